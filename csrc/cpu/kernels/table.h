@@ -1,0 +1,36 @@
+// Gathers the kernels of one ISA level into its table. Included last by cpu/isa_*.cc.
+// These headers use no inline function of the standard library on purpose: compiled here with wider instructions, the
+// linker could keep that copy for the whole program, and a CPU without them would die on it.
+#pragma once
+
+#include "cpu/kernel_table.h"
+#include "cpu/kernels/elementwise.h"
+#include "cpu/kernels/norm.h"
+// The order matters: these use the two above.
+#include "cpu/kernels/attention.h"
+#include "cpu/kernels/matmul.h"
+
+#define NSRT_STRING_(x) #x
+#define NSRT_STRING(x) NSRT_STRING_(x)
+
+namespace nsrt::cpu::NSRT_ISA {
+
+const KernelTable kTable = {
+    .name = NSRT_STRING(NSRT_ISA),
+    .has_dot = kHasDot,
+    .matmul = matmul,
+    .attention_block = attention_block,
+    .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
+    .epilogue = epilogue,
+    .gated_residual = gated_residual,
+    .silu_mul = silu_mul,
+    .silu_add = silu_add,
+    .rope = rope,
+    .update = update,
+    .to_bf16 = to_bf16,
+    .from_bf16 = from_bf16,
+    .weighted_sum = weighted_sum,
+};
+
+}  // namespace nsrt::cpu::NSRT_ISA

@@ -1,0 +1,101 @@
+// The decode loop: prefill rows of embeddings, then generate image tokens one after another.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nextstep_rt/config.h"
+#include "nextstep_rt/request.h"
+#include "nextstep_rt/tensor.h"
+
+namespace nsrt {
+
+// Rows (images x guidance branches) one engine carries at once.
+inline constexpr std::int64_t kMaxRows = 16;
+
+struct EngineOptions {
+  std::string device = "cpu";        // "cpu", "cuda", "cuda:1", "auto"
+  DType compute = DType::kBFloat16;  // kFloat32: float32 products; kBFloat16: bf16 products and KV cache
+  int threads = 0;                   // 0: all cores this process may use
+};
+
+// Bytes, of the engine's own allocations and of the weights it reads.
+struct MemoryUse {
+  std::uint64_t weights = 0;    // all parameters, wherever they live
+  std::uint64_t converted = 0;  // the part of them copied into another dtype
+  std::uint64_t kv_cache = 0;
+  std::uint64_t scratch = 0;
+};
+
+// Called after each token and between chunks of prefill. Return false to stop after this token.
+// Throwing stops too and reaches the caller of the engine.
+using ProgressFn = std::function<bool(std::int64_t done, std::int64_t total)>;
+
+// One intermediate buffer of the last token, for tests that compare stage by stage.
+enum class StateBuffer { kHidden, kCond, kModulation, kVelocity, kLatent };
+
+class Engine {
+ public:
+  // `tensors` (and what `keep_alive` owns) must outlive the engine's use of them: keep_alive is held for that.
+  // Throws CheckpointError on missing, unknown or misshapen tensors; Error on a device that is not there.
+  Engine(const ModelConfig& config, const TensorMap& tensors, const EngineOptions& options,
+         std::shared_ptr<const void> keep_alive = {});
+  ~Engine();
+  Engine(Engine&&) noexcept;
+  Engine& operator=(Engine&&) noexcept;
+
+  const ModelConfig& config() const;
+  DType compute() const;
+  int threads() const;
+  // backend/variant, e.g. "cpu/avx512_bf16".
+  std::string backend() const;
+
+  // Token ids [n] -> embeddings [n, hidden_size].
+  std::vector<float> embed_tokens(const std::vector<std::int64_t>& ids) const;
+  // Image tokens [n, token_dim] -> embeddings [n, hidden_size] (image_in_projector).
+  std::vector<float> project_tokens(const float* tokens, std::int64_t n) const;
+
+  // What a request would allocate, before it does: `positions` counts a row's prompt and image tokens.
+  MemoryUse plan(std::int64_t rows, std::int64_t positions, std::int64_t steps) const;
+  MemoryUse memory() const;
+
+  // Starts afresh with `rows` sequences. embeds [rows, width, hidden_size]; mask [rows, width] is zero where a
+  // column is padding (anywhere: rows are kept ragged, pads dropped); null means no padding.
+  // Room is made for max_new_tokens image tokens a row.
+  void prefill(const float* embeds, const std::uint8_t* mask, std::int64_t rows, std::int64_t width,
+               std::int64_t max_new_tokens, const ProgressFn& progress = {});
+
+  // Generates up to `count` more tokens of each image and writes them to out [images, count, token_dim],
+  // images = rows / params.branches. Noise is either `noise` [count, 1 + steps, images, token_dim], or, when null,
+  // drawn from `seeds` [images] by the counter-based generator of noise.h. Returns the number of tokens made:
+  // fewer than count only when `progress` stopped it.
+  std::int64_t decode(const SamplingParams& params, std::int64_t count, const float* noise, const std::uint64_t* seeds,
+                      float* out, const ProgressFn& progress = {});
+
+  // Forgets the sequences; memory is kept for the next request.
+  void reset();
+  std::int64_t rows() const;
+  // Image tokens generated since prefill.
+  std::int64_t position() const;
+
+  // A copy of an intermediate of the last token:
+  // kHidden, kCond [rows, hidden_size]; kModulation [steps * rows, (3*layers + 2) * fm_head_dim];
+  // kVelocity [rows, token_dim] of the last evaluation; kLatent [images, token_dim] before normalization.
+  std::vector<float> state(StateBuffer which) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Standard normals of one image: `n` numbers for draw `draw` of token `token` (draw 0 starts the token, draw 1 + k
+// drives solver step k). A pure function of its arguments: Philox-4x32-10 keyed by `seed`, then Box-Muller.
+void normal_noise(std::uint64_t seed, std::int64_t token, std::int64_t draw, std::int64_t n, float* out);
+
+// Bytes the machine can still give this process (free memory and cgroup limits); 0 where it cannot be told.
+std::uint64_t available_memory();
+
+}  // namespace nsrt

@@ -1,0 +1,13 @@
+// The CUDA factory of a build without CUDA: same symbols, an honest answer.
+#include "backend/backend.h"
+#include "core/check.h"
+
+namespace nsrt {
+
+std::unique_ptr<Backend> make_cuda_backend(const ModelWeights&, DType, int device) {
+  throw Error(str("device cuda:", device, " was asked for, but this library was built without CUDA; use device 'cpu'"));
+}
+
+int cuda_device_count() { return 0; }
+
+}  // namespace nsrt

@@ -1,0 +1,49 @@
+// Arrays of any library in, numpy arrays out.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "nextstep_rt/tensor.h"
+
+namespace nsrt::python {
+
+namespace py = pybind11;
+
+enum class Kind { kFloat32, kBFloat16, kInt64, kBool };
+
+// A dense, row-major array in host memory, borrowed from `owner` (or a copy that `owner` owns).
+struct Array {
+  const void* data = nullptr;
+  Kind kind = Kind::kFloat32;
+  std::vector<std::int64_t> shape;
+  py::object owner;
+
+  std::int64_t numel() const;
+  const float* floats() const { return static_cast<const float*>(data); }
+  TensorView view() const;  // of a float array
+};
+
+// Reads a numpy array (ml_dtypes' bfloat16 too) or anything with __dlpack__, without copying where it is dense.
+// `name` is for messages. Throws InvalidRequest when it is no array, of another dtype, or not in host memory.
+Array read_array(py::handle object, const std::string& name);
+
+// The same, of one of the given kinds, with `ndim` dimensions; a dimension of -1 in `shape` may be any.
+Array read_array(py::handle object, const std::string& name, std::initializer_list<Kind> kinds,
+                 const std::vector<std::int64_t>& shape);
+// The same for float32, or null for None.
+Array read_optional(py::handle object, const std::string& name, const std::vector<std::int64_t>& shape);
+
+// A new, uninitialised float32 array.
+py::array_t<float> make_floats(const std::vector<std::int64_t>& shape);
+py::array_t<float> to_numpy(const std::vector<float>& values, const std::vector<std::int64_t>& shape);
+
+// A DLPack capsule over `view`, holding `owner` alive; marked read-only where the protocol version can say so.
+py::capsule export_dlpack(const TensorView& view, py::object owner, bool versioned);
+
+}  // namespace nsrt::python

@@ -1,0 +1,191 @@
+// Engine.
+#include <pybind11/stl.h>
+
+#include <memory>
+
+#include "core/check.h"
+#include "nextstep_rt/checkpoint.h"
+#include "nextstep_rt/engine.h"
+#include "python/arrays.h"
+#include "python/register.h"
+
+namespace nsrt::python {
+namespace {
+
+DType dtype_from_name(const std::string& name) {
+  check<InvalidRequest>(name == "float32" || name == "bfloat16", "dtype is '", name, "'; use 'float32' or 'bfloat16'");
+  return name == "float32" ? DType::kFloat32 : DType::kBFloat16;
+}
+
+std::unique_ptr<Engine> make_engine(const ModelConfig& config, const py::object& tensors, const std::string& device,
+                                    const std::string& dtype, std::optional<int> threads) {
+  EngineOptions options;
+  options.device = device;
+  options.compute = dtype_from_name(dtype);
+  options.threads = threads.value_or(0);
+  check<InvalidRequest>(!threads || *threads >= 1, "threads is ", threads.value_or(0), "; it must be at least 1");
+  // The owners are Python objects; the engine dies with its Python wrapper, which holds the GIL then.
+  auto owners = std::make_shared<std::vector<py::object>>();
+  TensorMap views;
+  if (py::isinstance<Checkpoint>(tensors)) {
+    owners->push_back(tensors);
+    views = tensors.cast<const Checkpoint&>().tensors();
+  } else {
+    for (const auto item : tensors.attr("items")()) {
+      const auto pair = item.cast<py::tuple>();
+      auto name = pair[0].cast<std::string>();
+      if (name.starts_with("model.")) name.erase(0, 6);
+      const Array array = read_array(pair[1], "tensor '" + name + "'");
+      check<CheckpointError>(array.kind == Kind::kFloat32 || array.kind == Kind::kBFloat16, "tensor '", name,
+                             "' must be float32 or bfloat16");
+      owners->push_back(array.owner);
+      check<CheckpointError>(views.emplace(name, array.view()).second, "tensor '", name,
+                             "' is given twice, with and without 'model.'");
+    }
+  }
+  const py::gil_scoped_release release;
+  return std::make_unique<Engine>(config, views, options, std::shared_ptr<const void>(std::move(owners)));
+}
+
+py::dict memory_dict(const MemoryUse& use) {
+  py::dict out;
+  out["weights"] = use.weights;
+  out["converted"] = use.converted;
+  out["kv_cache"] = use.kv_cache;
+  out["scratch"] = use.scratch;
+  return out;
+}
+
+void prefill(Engine& self, const py::object& embeds, const py::object& mask, std::int64_t max_new_tokens,
+             const py::object& progress) {
+  const Array e = read_array(embeds, "embeds", {Kind::kFloat32}, {-1, -1, self.config().hidden_size});
+  Array m;
+  if (!mask.is_none()) m = read_array(mask, "mask", {Kind::kBool}, {e.shape[0], e.shape[1]});
+  const py::gil_scoped_release release;
+  self.prefill(
+      e.floats(), static_cast<const std::uint8_t*>(m.data), e.shape[0], e.shape[1], max_new_tokens,
+      [&](std::int64_t done, std::int64_t total) { return report(progress, [&] { return progress(done, total); }); });
+}
+
+std::vector<std::uint64_t> read_seeds(const py::object& seeds, std::int64_t images) {
+  std::vector<std::uint64_t> out;
+  for (const auto seed : seeds) {
+    try {
+      out.push_back(seed.cast<std::uint64_t>());
+    } catch (const py::cast_error&) {
+      throw InvalidRequest(str("seed ", std::string(py::repr(seed)), " is not an integer between 0 and 2^64 - 1"));
+    }
+  }
+  check<InvalidRequest>(static_cast<std::int64_t>(out.size()) == images, out.size(), " seeds for ", images,
+                        " images; give one for each");
+  return out;
+}
+
+py::array_t<float> decode(Engine& self, const SamplingParams& params, std::optional<std::int64_t> count,
+                          const py::object& noise, const py::object& seeds, const py::object& callback) {
+  const std::int64_t images = self.rows() / params.branches, d = self.config().token_dim();
+  const std::int64_t n = count.value_or(params.num_tokens - self.position());
+  check<InvalidRequest>(n >= 1 && n <= params.num_tokens, "cannot make ", n, " tokens: ", self.position(), " of ",
+                        params.num_tokens, " are made");
+  check<InvalidRequest>(noise.is_none() != seeds.is_none(), "decode needs either noise or seeds");
+  Array given;
+  std::vector<std::uint64_t> drawn;
+  if (noise.is_none())
+    drawn = read_seeds(seeds, images);
+  else
+    given = read_array(noise, "noise", {Kind::kFloat32}, {n, 1 + params.num_inference_steps, images, d});
+  py::array_t<float> out = make_floats({images, n, d});
+  const auto so_far = [&](std::int64_t made) {
+    return out[py::make_tuple(py::ellipsis(), py::slice(0, made, 1), py::slice(0, d, 1))];
+  };
+  float* data = out.mutable_data();
+  const std::int64_t before = self.position();
+  std::int64_t made = 0;
+  {
+    const py::gil_scoped_release release;
+    made = self.decode(params, n, given.floats(), drawn.empty() ? nullptr : drawn.data(), data,
+                       [&](std::int64_t done, std::int64_t total) {
+                         return report(callback, [&] { return callback(done, total, so_far(done - before)); });
+                       });
+  }
+  if (made == n) return out;
+  return so_far(made).attr("copy")().cast<py::array_t<float>>();
+}
+
+py::array_t<float> state(const Engine& self, const std::string& name) {
+  static constexpr std::pair<const char*, StateBuffer> kBuffers[] = {{"hidden", StateBuffer::kHidden},
+                                                                     {"cond", StateBuffer::kCond},
+                                                                     {"modulation", StateBuffer::kModulation},
+                                                                     {"velocity", StateBuffer::kVelocity},
+                                                                     {"latent", StateBuffer::kLatent}};
+  for (const auto& [known, buffer] : kBuffers) {
+    if (name != known) continue;
+    const ModelConfig& c = self.config();
+    std::int64_t width = c.token_dim();
+    if (buffer == StateBuffer::kHidden || buffer == StateBuffer::kCond) width = c.hidden_size;
+    if (buffer == StateBuffer::kModulation) width = (3 * c.fm_head_layers + 2) * c.fm_head_dim;
+    const std::vector<float> values = self.state(buffer);
+    return to_numpy(values, {static_cast<std::int64_t>(values.size()) / width, width});
+  }
+  throw InvalidRequest(str("no state named '", name, "'; choose hidden, cond, modulation, velocity or latent"));
+}
+
+py::array_t<float> embed_tokens(const Engine& self, const py::object& ids) {
+  const Array a = read_array(ids, "ids", {Kind::kInt64}, {-1});
+  const auto* first = static_cast<const std::int64_t*>(a.data);
+  return to_numpy(self.embed_tokens({first, first + a.numel()}), {a.shape[0], self.config().hidden_size});
+}
+
+py::array_t<float> project_tokens(const Engine& self, const py::object& tokens) {
+  const Array a = read_array(tokens, "tokens", {Kind::kFloat32}, {-1, self.config().token_dim()});
+  std::vector<float> out;
+  {
+    const py::gil_scoped_release release;
+    out = self.project_tokens(a.floats(), a.shape[0]);
+  }
+  return to_numpy(out, {a.shape[0], self.config().hidden_size});
+}
+
+}  // namespace
+
+void register_engine(py::module_& m) {
+  m.attr("MAX_ROWS") = kMaxRows;
+  py::class_<Engine>(m, "Engine", "The decode loop: prefill rows of embeddings, then generate image tokens.")
+      .def(py::init(&make_engine), py::arg("config"), py::arg("tensors"), py::kw_only(), py::arg("device") = "cpu",
+           py::arg("dtype") = "bfloat16", py::arg("threads") = py::none(),
+           "tensors: a Checkpoint, or a mapping name -> array (float32 or bfloat16, borrowed). Raises CheckpointError "
+           "on "
+           "missing, unknown or misshapen tensors.")
+      .def_property_readonly("config", &Engine::config, py::return_value_policy::reference_internal)
+      .def_property_readonly("dtype", [](const Engine& e) { return name_of(e.compute()); })
+      .def_property_readonly("threads", &Engine::threads)
+      .def_property_readonly("backend", &Engine::backend)
+      .def_property_readonly("rows", &Engine::rows, "Rows prefilled; 0 before.")
+      .def_property_readonly("position", &Engine::position, "Image tokens made since prefill.")
+      .def("embed_tokens", &embed_tokens, py::arg("ids"), "int64 [n] -> float32 [n, hidden_size].")
+      .def("project_tokens", &project_tokens, py::arg("tokens"),
+           "Image tokens float32 [n, token_dim] -> embeddings float32 [n, hidden_size].")
+      .def(
+          "plan",
+          [](const Engine& e, std::int64_t rows, std::int64_t positions, std::int64_t steps) {
+            return memory_dict(e.plan(rows, positions, steps));
+          },
+          py::arg("rows"), py::arg("positions"), py::arg("steps"),
+          "Bytes a request would need: weights, converted, kv_cache, scratch.")
+      .def(
+          "memory", [](const Engine& e) { return memory_dict(e.memory()); }, "Bytes held now, as in plan().")
+      .def("prefill", &prefill, py::arg("embeds"), py::arg("mask") = py::none(), py::kw_only(),
+           py::arg("max_new_tokens"), py::arg("progress") = py::none(),
+           "embeds float32 [rows, width, hidden_size]; mask bool [rows, width], False where a column is padding. "
+           "progress(done, total) may return False to stop, which raises Cancelled.")
+      .def("decode", &decode, py::arg("params"), py::arg("count") = py::none(), py::kw_only(),
+           py::arg("noise") = py::none(), py::arg("seeds") = py::none(), py::arg("callback") = py::none(),
+           "Makes `count` more tokens (default: all that are left) of each image: float32 [images, made, token_dim]. "
+           "noise float32 [count, 1 + steps, images, token_dim], or seeds, one integer an image. "
+           "callback(position, num_tokens, tokens made by this call) may return False to stop.")
+      .def("reset", &Engine::reset, "Forgets the rows; memory is kept.")
+      .def("state", &state, py::arg("name"),
+           "An intermediate of the last token, float32 [rows, width]: hidden, cond, modulation, velocity or latent.");
+}
+
+}  // namespace nsrt::python
