@@ -83,7 +83,11 @@ class Backend {
   std::int64_t num_steps_ = 0;  // solver steps of the plan in force
 };
 
-// `weights` outlives the backend. Throws InvalidRequest on a bad thread count.
+// The backend of a device name ("cpu", "cuda", "cuda:<index>", "auto"). `weights` outlives it. Throws InvalidRequest on
+// an unknown device or a bad thread count, Error where the device is not there.
+std::unique_ptr<Backend> make_backend(const ModelWeights& weights, const std::string& device, DType compute,
+                                      int threads);
+
 std::unique_ptr<Backend> make_cpu_backend(const ModelWeights& weights, DType compute, int threads);
 
 // Throws Error where the library was built without CUDA or no device is there.

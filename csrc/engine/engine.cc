@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <charconv>
 #include <cmath>
 #include <cstring>
 
@@ -14,22 +13,6 @@
 
 namespace nsrt {
 namespace {
-
-std::unique_ptr<Backend> make_backend(const ModelWeights& weights, const EngineOptions& options) {
-  const std::string& device = options.device;
-  const bool automatic = device == "auto";
-  if (device == "cpu" || (automatic && cuda_device_count() == 0))
-    return make_cpu_backend(weights, options.compute, options.threads);
-  if (device == "cuda" || automatic) return make_cuda_backend(weights, options.compute, 0);
-  int index = -1;
-  if (device.starts_with("cuda:")) {
-    const char* end = device.data() + device.size();
-    const auto [rest, error] = std::from_chars(device.data() + 5, end, index);
-    if (error != std::errc() || rest != end) index = -1;
-  }
-  check<InvalidRequest>(index >= 0, "unknown device '", device, "'; use 'cpu', 'cuda', 'cuda:<index>' or 'auto'");
-  return make_cuda_backend(weights, options.compute, index);
-}
 
 std::string gib(std::uint64_t bytes) {
   return str(static_cast<double>(bytes * 100 / (std::uint64_t{1} << 30)) / 100, " GiB");
@@ -216,7 +199,7 @@ Engine::Engine(const ModelConfig& config, const TensorMap& tensors, const Engine
   impl_->keep_alive = std::move(keep_alive);
   impl_->options = options;
   impl_->weights = bind_weights(config, tensors, options.compute);
-  impl_->backend = make_backend(impl_->weights, options);
+  impl_->backend = make_backend(impl_->weights, options.device, options.compute, options.threads);
 }
 
 Engine::~Engine() = default;

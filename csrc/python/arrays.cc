@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <sstream>
 
 #include "core/check.h"
 #include "python/dlpack.h"
@@ -40,10 +41,16 @@ const char* name_of_kind(Kind kind) {
 }
 
 std::string print(const std::vector<std::int64_t>& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i)
-    text += (i ? ", " : "") + (shape[i] < 0 ? std::string("*") : std::to_string(shape[i]));
-  return text + "]";
+  std::ostringstream text;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    text << (i ? ", " : "[");
+    if (shape[i] < 0)
+      text << '*';
+    else
+      text << shape[i];
+  }
+  text << (shape.empty() ? "[]" : "]");
+  return text.str();
 }
 
 [[noreturn]] void wrong_dtype(const std::string& name, const std::string& dtype) {

@@ -2,6 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <map>
+#include <string>
+
 #include "backend/backend.h"
 #include "cpu/isa.h"
 #include "nextstep_rt/engine.h"
@@ -14,30 +17,16 @@ namespace {
 
 namespace py = pybind11;
 
-// Owned by the module for the life of the process.
+// The classes of nextstep_rt/errors.py; held for the life of the process.
 struct Exceptions {
   PyObject *error, *checkpoint, *invalid, *cancelled;
 };
 Exceptions exceptions;
 
-PyObject* add_exception(py::module_& m, const char* name, const char* doc, const py::tuple& bases) {
-  const std::string full = std::string("nextstep_rt.") + name;
-  PyObject* type = PyErr_NewExceptionWithDoc(full.c_str(), doc, bases.ptr(), nullptr);
-  if (!type) throw py::error_already_set();
-  m.add_object(name, py::reinterpret_borrow<py::object>(type));
-  return type;
-}
-
-void register_exceptions(py::module_& m) {
-  const auto type = [](PyObject* p) { return py::reinterpret_borrow<py::object>(p); };
-  exceptions.error =
-      add_exception(m, "Error", "Base of all errors of nextstep_rt.", py::make_tuple(type(PyExc_RuntimeError)));
-  exceptions.checkpoint =
-      add_exception(m, "CheckpointError", "The checkpoint cannot be used.", py::make_tuple(type(exceptions.error)));
-  exceptions.invalid = add_exception(m, "InvalidRequest", "The request is impossible; correct it and send it again.",
-                                     py::make_tuple(type(exceptions.error), type(PyExc_ValueError)));
-  exceptions.cancelled = add_exception(m, "Cancelled", "A callback stopped the engine before it had a result.",
-                                       py::make_tuple(type(exceptions.error)));
+void register_exceptions() {
+  const py::module_ errors = py::module_::import("nextstep_rt.errors");
+  const auto find = [&](const char* name) { return py::object(errors.attr(name)).release().ptr(); };
+  exceptions = {find("Error"), find("CheckpointError"), find("InvalidRequest"), find("Cancelled")};
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
@@ -53,8 +42,8 @@ void register_exceptions(py::module_& m) {
   });
 }
 
-py::dict build_info() {
-  py::dict info;
+std::map<std::string, std::string> build_info() {
+  std::map<std::string, std::string> info;
   info["version"] = NSRT_VERSION_STRING;
 #if defined(__clang__)
   info["compiler"] = "clang " __clang_version__;
@@ -77,7 +66,7 @@ PYBIND11_MODULE(_core, m) {
   namespace py = pybind11;
   m.doc() = "The native runtime of nextstep_rt.";
   m.attr("__version__") = NSRT_VERSION_STRING;
-  nsrt::python::register_exceptions(m);
+  nsrt::python::register_exceptions();
   m.def("build_info", &nsrt::python::build_info, "Compiler and features of this build.");
   m.def("isa_levels", &nsrt::cpu::isa_levels, "Instruction set levels this machine can run, best first.");
   m.def(

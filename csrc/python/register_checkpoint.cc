@@ -1,6 +1,9 @@
 // ModelConfig, Tensor, Checkpoint and token_cost.
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
+
+#include <map>
 
 #include "core/check.h"
 #include "core/cost.h"
@@ -43,20 +46,15 @@ std::vector<std::string> verify(const Checkpoint& self, const py::object& progre
       [&](std::uint64_t done, std::uint64_t total) { return report(progress, [&] { return progress(done, total); }); });
 }
 
-py::dict cost_dict(const ModelConfig& config, const std::string& dtype, std::int64_t rows, std::int64_t steps,
-                   std::int64_t positions) {
+std::map<std::string, std::int64_t> cost_dict(const ModelConfig& config, const std::string& dtype, std::int64_t rows,
+                                              std::int64_t steps, std::int64_t positions) {
   check<InvalidRequest>(dtype == "float32" || dtype == "bfloat16", "dtype is '", dtype,
                         "'; use 'float32' or 'bfloat16'");
   const DType type = dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
   const TokenCost c = token_cost(config, type, rows, steps, positions);
-  py::dict out;
-  out["backbone"] = c.backbone.bytes;
-  out["kv"] = c.kv.bytes;
-  out["condition"] = c.condition.bytes;
-  out["fm_modulation"] = c.fm_modulation.bytes;
-  out["fm_steps"] = c.fm_steps.bytes;
-  out["total"] = c.total().bytes;
-  return out;
+  return {{"backbone", c.backbone.bytes},   {"kv", c.kv.bytes},
+          {"condition", c.condition.bytes}, {"fm_modulation", c.fm_modulation.bytes},
+          {"fm_steps", c.fm_steps.bytes},   {"total", c.total().bytes}};
 }
 
 void register_config(py::module_& m) {
@@ -115,7 +113,8 @@ void register_checkpoint(py::module_& m) {
       .def_property_readonly("files", &Checkpoint::files)
       .def_property_readonly("nbytes", &Checkpoint::nbytes, "Sum of all tensors' bytes.")
       .def("keys", &names)
-      .def("__iter__", [](const Checkpoint& c) { return py::iter(py::cast(names(c))); })
+      .def("__iter__",
+           [](const Checkpoint& c) -> py::typing::Iterator<py::str> { return py::iter(py::cast(names(c))); })
       .def("__len__", [](const Checkpoint& c) { return c.tensors().size(); })
       .def("__contains__", [](const Checkpoint& c, const std::string& n) { return c.tensors().contains(n); })
       .def("__getitem__", &get_tensor, py::arg("name"))

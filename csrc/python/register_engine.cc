@@ -1,6 +1,7 @@
 // Engine.
 #include <pybind11/stl.h>
 
+#include <map>
 #include <memory>
 
 #include "core/check.h"
@@ -47,13 +48,8 @@ std::unique_ptr<Engine> make_engine(const ModelConfig& config, const py::object&
   return std::make_unique<Engine>(config, views, options, std::shared_ptr<const void>(std::move(owners)));
 }
 
-py::dict memory_dict(const MemoryUse& use) {
-  py::dict out;
-  out["weights"] = use.weights;
-  out["converted"] = use.converted;
-  out["kv_cache"] = use.kv_cache;
-  out["scratch"] = use.scratch;
-  return out;
+std::map<std::string, std::uint64_t> memory_dict(const MemoryUse& use) {
+  return {{"weights", use.weights}, {"converted", use.converted}, {"kv_cache", use.kv_cache}, {"scratch", use.scratch}};
 }
 
 void prefill(Engine& self, const py::object& embeds, const py::object& mask, std::int64_t max_new_tokens,

@@ -1,6 +1,7 @@
-// nextstep_rt._core.ops: the CPU ops on arrays. nextstep_rt/ops.py documents them.
+// nextstep_rt._core.op_*: the CPU ops on arrays. nextstep_rt/ops.py documents them.
 #include <pybind11/stl.h>
 
+#include <map>
 #include <optional>
 
 #include "core/check.h"
@@ -143,44 +144,40 @@ py::array_t<float> sinusoid(const std::vector<double>& times) {
   return y;
 }
 
-py::list solver_plan(const SamplingParams& params) {
+std::vector<std::map<std::string, py::object>> solver_plan(const SamplingParams& params) {
   static constexpr const char* kKinds[] = {"update", "heun_predict", "heun_correct"};
-  py::list out;
+  std::vector<std::map<std::string, py::object>> out;
   const SolverPlan plan = make_solver_plan(params);
-  for (const SolverStep& s : plan.steps) {
-    py::dict d;
-    d["kind"] = kKinds[static_cast<std::size_t>(s.kind)];
-    d["time"] = plan.times[static_cast<std::size_t>(s.time)];
-    d["draw"] = s.draw;
-    d["cx"] = s.cx;
-    d["cv"] = s.cv;
-    d["ce"] = s.ce;
-    out.append(d);
-  }
+  for (const SolverStep& s : plan.steps)
+    out.push_back({{"kind", py::str(kKinds[static_cast<std::size_t>(s.kind)])},
+                   {"time", py::float_(plan.times[static_cast<std::size_t>(s.time)])},
+                   {"draw", py::int_(s.draw)},
+                   {"cx", py::float_(s.cx)},
+                   {"cv", py::float_(s.cv)},
+                   {"ce", py::float_(s.ce)}});
   return out;
 }
 
 }  // namespace
 
 void register_ops(py::module_& m) {
-  py::module_ ops = m.def_submodule("ops", "CPU ops on arrays; see nextstep_rt.ops.");
   const auto isa = py::arg("isa") = py::none();
   const auto threads = py::arg("threads") = 1;
   const auto none = [](const char* name) { return py::arg(name) = py::none(); };
-  ops.def("linear", &linear, py::arg("x"), py::arg("weight"), none("bias"), none("residual"), py::arg("silu") = false,
-          py::arg("round_x") = false, threads, isa);
-  ops.def("rms_norm", &rms_norm, py::arg("x"), py::arg("weight"), py::arg("eps"), isa);
-  ops.def("layer_norm", &layer_norm, py::arg("x"), none("weight"), none("bias"), none("shift"), none("scale"),
-          py::arg("eps"), isa);
-  ops.def("rope", &rope, py::arg("x"), py::arg("positions"), py::arg("theta"), isa);
-  ops.def("attention", &attention, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("lengths"), threads, isa);
-  ops.def("silu_mul", &silu_mul, py::arg("gate"), py::arg("up"), isa);
-  ops.def("guidance", &guidance, py::arg("v"), py::arg("branches"), py::arg("scale"), py::arg("image_scale"),
-          py::arg("renorm"), isa);
-  ops.def("solver_update", &solver_update, py::arg("x"), py::arg("v"), none("noise"), py::arg("cx"), py::arg("cv"),
-          py::arg("ce"), isa);
-  ops.def("time_sinusoid", &sinusoid, py::arg("times"));
-  ops.def("solver_plan", &solver_plan, py::arg("params"));
+  m.def("op_linear", &linear, py::arg("x"), py::arg("weight"), none("bias"), none("residual"), py::arg("silu") = false,
+        py::arg("round_x") = false, threads, isa);
+  m.def("op_rms_norm", &rms_norm, py::arg("x"), py::arg("weight"), py::arg("eps"), isa);
+  m.def("op_layer_norm", &layer_norm, py::arg("x"), none("weight"), none("bias"), none("shift"), none("scale"),
+        py::kw_only(), py::arg("eps"), isa);
+  m.def("op_rope", &rope, py::arg("x"), py::arg("positions"), py::arg("theta"), isa);
+  m.def("op_attention", &attention, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("lengths"), threads, isa);
+  m.def("op_silu_mul", &silu_mul, py::arg("gate"), py::arg("up"), isa);
+  m.def("op_guidance", &guidance, py::arg("v"), py::arg("branches"), py::arg("scale"), py::arg("image_scale"),
+        py::arg("renorm"), isa);
+  m.def("op_solver_update", &solver_update, py::arg("x"), py::arg("v"), none("noise"), py::kw_only(), py::arg("cx"),
+        py::arg("cv"), py::arg("ce"), isa);
+  m.def("op_time_sinusoid", &sinusoid, py::arg("times"));
+  m.def("op_solver_plan", &solver_plan, py::arg("params"));
 }
 
 }  // namespace nsrt::python

@@ -1,0 +1,41 @@
+# The two commands a newcomer needs, and the daily ones of a developer (CONTRIBUTING.md).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The stamp changes when what is installed must change.
+SOURCES := $(shell find csrc nextstep_rt -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml constraints.txt
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/nextstep-rt generate "a red circle above a blue square" --seed 0 -o demo.png
+
+test: $(VENV)/.tested
+	$(BIN)/pytest
+
+# Everything CI checks besides the tests.
+check: $(VENV)/.developed
+	.ci/check $(BIN)
+
+format: $(VENV)/.developed
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+	git ls-files '*.h' '*.cc' | xargs $(BIN)/clang-format -i
+
+clean:
+	rm -rf build dist demo.png $(VENV)
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.installed: $(VENV)/bin/pip $(SOURCES)
+	$(BIN)/pip install --quiet -c constraints.txt .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c constraints.txt .[test]
+	touch $@
+
+$(VENV)/.developed: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c constraints.txt .[dev]
+	touch $@

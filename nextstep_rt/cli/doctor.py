@@ -1,0 +1,96 @@
+"""`doctor`: what this installation is and whether it works."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+from .errors import fail, guarded
+
+_PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "huggingface_hub", "pillow", "typer", "rich")
+
+
+@guarded
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print the build, the instruction set, the backends and versions, and draw a test image."""
+    report = examine()
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        _print(report)
+    if report["problems"]:
+        raise fail("; ".join(report["problems"]), 1)
+
+
+def examine() -> dict[str, Any]:
+    """The report as plain values; what does not work is a line under "problems", never an exception."""
+    problems: list[str] = []
+    report: dict[str, Any] = {
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {name: _version(name, problems) for name in _PACKAGES},
+        "problems": problems,
+    }
+    try:
+        from .. import _core
+    except ImportError as error:
+        problems.append(f"the native module does not load ({error}): install the package again")
+        return report
+    report.update(
+        version=_core.__version__,
+        build=dict(_core.build_info()),
+        isa=_core.isa(),
+        isa_levels=list(_core.isa_levels()),
+        isa_forced=os.environ.get("NSRT_ISA"),
+        max_rows=_core.MAX_ROWS,
+        available_memory=int(_core.available_memory()),
+        backends={"native/cpu": True, "native/cuda": _core.build_info().get("cuda") == "on", "reference": True},
+    )
+    if report["packages"].get("torch") is None:
+        report["backends"]["reference"] = False
+    report["demo"] = _try_demo(problems)
+    return report
+
+
+def _version(name: str, problems: list[str]) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        problems.append(f"the package {name} is missing: pip install {name}")
+        return None
+
+
+def _try_demo(problems: list[str]) -> str:
+    """Draw one small image with the embedded model, tokens only, so that torch is not needed."""
+    try:
+        import numpy as np
+
+        from ..pipeline import Pipeline
+
+        result = Pipeline.from_pretrained("demo", device="cpu")(
+            "a red circle", seed=0, num_inference_steps=4, output_type="latent"
+        )
+        if not np.isfinite(result.tokens).all():
+            raise RuntimeError("its tokens are not finite")
+    except Exception as error:
+        problems.append(f"the embedded model does not run: {error}")
+        return "failed"
+    return f"ok, {result.timings['ms_per_token']:.2f} ms per token at 4 steps"
+
+
+def _print(report: dict[str, Any], indent: int = 0) -> None:
+    for name, value in report.items():
+        if isinstance(value, dict):
+            typer.echo(f"{' ' * indent}{name}")
+            _print(value, indent + 2)
+        elif name != "problems":
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            typer.echo(f"{' ' * indent}{name:<{20 - indent}} {shown}")

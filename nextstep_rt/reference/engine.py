@@ -1,0 +1,289 @@
+"""ReferenceEngine: the oracle behind the same methods as the native engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import Cancelled, Error, InvalidRequest
+from .backbone import Sequences, run_backbone
+from .fm_head import modulations, velocity
+from .noise import noise_source
+from .solver import combine_guidance, integrate, normalize_token, scheduled_guidance, time_grid
+from .types import ModelShape, Sampling, linear, wide
+from .weights import load_weights
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+STATES = ("hidden", "cond", "modulation", "velocity", "latent")
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """The thread count of torch is global to the process: borrowed for the length of a call, then put back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _says_stop(answer: Any) -> bool:
+    return answer is not None and not answer
+
+
+class ReferenceEngine:
+    """The decode loop in plain torch. With trace=True, `trace` collects, since the last prefill, as torch tensors:
+
+    layers      per backbone run, every block's output [rows, columns, hidden_size]
+    hidden, cond, modulation, tokens   per image token, as in `state` but in the compute dtype
+    velocity    per token, per evaluation: the head's output [rows, token_dim] before guidance
+    x           per token, the start and the state after each step [images, token_dim]
+    """
+
+    backend = "reference/torch"
+
+    def __init__(
+        self,
+        config: ModelShape,
+        tensors: Mapping[str, Any],
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        threads: int | None = None,
+        trace: bool = False,
+    ) -> None:
+        """Converts the weights to `dtype` once. Raises CheckpointError on missing, unknown or misshapen tensors."""
+        if dtype not in DTYPES:
+            raise InvalidRequest(f"dtype is {dtype!r}; known: {', '.join(DTYPES)}")
+        if threads is not None and threads < 1:
+            raise InvalidRequest(f"threads is {threads}; it must be at least 1, or None for all")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.config = config
+        self.dtype = dtype
+        self.threads = threads or torch.get_num_threads()
+        self.trace: dict[str, list[Any]] | None = {} if trace else None
+        self._dtype = DTYPES[dtype]
+        self._device = torch.device(device)
+        self._weights, self._converted = load_weights(config, tensors, self._dtype, self._device)
+        self.reset()
+
+    @property
+    def rows(self) -> int:
+        """Rows of the last prefill; 0 before it."""
+        return 0 if self._sequences is None else int(self._sequences.keep.shape[0])
+
+    @property
+    def position(self) -> int:
+        """Image tokens generated since prefill."""
+        return self._position
+
+    def reset(self) -> None:
+        """Forgets the sequences."""
+        self._sequences: Sequences | None = None
+        self._hidden = torch.empty(0)
+        self._pending: torch.Tensor | None = None
+        self._position = self._room = 0
+        self._state: dict[str, torch.Tensor] = {}
+        if self.trace is not None:
+            self.trace.clear()
+
+    def plan(self, rows: int, positions: int, steps: int) -> dict[str, int]:
+        """Bytes of `rows` sequences of `positions` columns, sampled with `steps` steps."""
+        c, size = self.config, self._dtype.itemsize
+        cache = 2 * c.num_hidden_layers * rows * positions * c.num_key_value_heads * c.head_dim * size
+        scratch = steps * rows * (3 * c.fm_head_layers + 2) * c.fm_head_dim * size
+        return {**self._weight_bytes(), "kv_cache": cache, "scratch": scratch}
+
+    def memory(self) -> dict[str, int]:
+        """Bytes held now; scratch is what the last token's modulations took."""
+        held = self._sequences
+        cache = 0 if held is None else sum(t.nbytes for t in (*held.keys, *held.values))
+        scratch = self._state["modulation"].nbytes if "modulation" in self._state else 0
+        return {**self._weight_bytes(), "kv_cache": cache, "scratch": scratch}
+
+    def _weight_bytes(self) -> dict[str, int]:
+        return {"weights": sum(t.nbytes for t in self._weights.values()), "converted": self._converted}
+
+    def embed_tokens(self, ids: Any) -> np.ndarray:
+        """Token ids [n] -> float32 [n, hidden_size]."""
+        index = np.asarray(ids, dtype=np.int64)
+        vocab = self.config.vocab_size
+        if index.size and (index.min() < 0 or index.max() >= vocab):
+            raise InvalidRequest(f"token ids must lie in 0..{vocab - 1}, got {index.min()}..{index.max()}")
+        return _float32(self._weights["embed_tokens.weight"][torch.from_numpy(index).to(self._device)])
+
+    def project_tokens(self, tokens: Any) -> np.ndarray:
+        """Image tokens [n, token_dim] -> float32 [n, hidden_size], by image_in_projector."""
+        array = np.asarray(tokens)
+        if array.ndim != 2 or array.shape[1] != self.config.token_dim:
+            raise InvalidRequest(f"tokens have shape {array.shape}, expected (n, {self.config.token_dim})")
+        return _float32(linear(self._weights, "image_in_projector", self._tensor(array, self._dtype)))
+
+    def prefill(
+        self,
+        embeds: Any,
+        mask: Any = None,
+        *,
+        max_new_tokens: int,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> None:
+        """Starts afresh. embeds [rows, width, hidden_size]; mask [rows, width] False where a column is padding.
+
+        Padding may stand anywhere: it is dropped. progress(width, width) is called once; where it returns False
+        the sequences are forgotten and Cancelled is raised.
+        """
+        array = np.asarray(embeds)
+        if array.ndim != 3 or array.shape[2] != self.config.hidden_size or 0 in array.shape:
+            raise InvalidRequest(f"embeds have shape {array.shape}, expected (rows, width, {self.config.hidden_size})")
+        keep = np.ones(array.shape[:2], bool) if mask is None else np.asarray(mask).astype(bool)
+        if keep.shape != array.shape[:2]:
+            raise InvalidRequest(f"mask has shape {keep.shape}, embeds ask for {array.shape[:2]}")
+        if not keep.any(axis=1).all():
+            raise InvalidRequest(f"row {int(np.argmin(keep.any(axis=1)))} of the mask is all padding")
+        if max_new_tokens < 1:
+            raise InvalidRequest(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        self.reset()
+        # A stable sort of the mask moves each row's padding to its left and keeps the order of the rest.
+        order = np.argsort(keep, axis=1, kind="stable")[:, -int(keep.sum(axis=1).max()) :]
+        array, keep = np.take_along_axis(array, order[:, :, None], axis=1), np.take_along_axis(keep, order, axis=1)
+        self._room = max_new_tokens
+        self._sequences = Sequences(torch.from_numpy(keep).to(self._device))
+        with torch.no_grad(), _torch_threads(self.threads):
+            self._hidden = self._run(self._sequences, self._tensor(array, self._dtype))
+        width = int(array.shape[1])
+        if progress is not None and _says_stop(progress(width, width)):
+            self.reset()
+            raise Cancelled("prefill was stopped by its progress callback")
+
+    def decode(
+        self,
+        params: Sampling,
+        count: int | None = None,
+        *,
+        noise: Any = None,
+        seeds: Sequence[int] | None = None,
+        callback: Callable[[int, int, np.ndarray], Any] | None = None,
+    ) -> np.ndarray:
+        """Makes `count` more tokens of each image (None: all that remain) -> float32 [images, made, token_dim].
+
+        noise [count, 1 + steps, images, token_dim], or seeds, one per image. callback(position, num_tokens, tokens
+        of this call so far) stops after the token where it returns False. Raises Error where a token is not finite.
+        """
+        sequences, images, count = self._check_request(params, count)
+        shape = (count, 1 + params.num_inference_steps, images, self.config.token_dim)
+        draw = noise_source(shape, self._position, noise, seeds)
+        knots = time_grid(params)
+        made: list[np.ndarray] = []
+        with torch.no_grad(), _torch_threads(self.threads):
+            for _ in range(count):
+                x = self._next_token(sequences, params, knots, self._tensor(draw(len(made)), wide(self._dtype)))
+                made.append(_float32(x))
+                if callback is not None and _says_stop(
+                    callback(self._position, params.num_tokens, np.stack(made, axis=1))
+                ):
+                    break
+        return np.stack(made, axis=1) if made else np.empty((images, 0, self.config.token_dim), np.float32)
+
+    def state(self, name: str) -> np.ndarray:
+        """Float32 copy of an intermediate of the last token.
+
+        hidden, cond [rows, hidden_size]; modulation [steps * rows, (3 * layers + 2) * fm_head_dim];
+        velocity [rows, token_dim] of the last evaluation; latent [images, token_dim] before normalization.
+        """
+        if name not in STATES:
+            raise InvalidRequest(f"state is {name!r}; known: {', '.join(STATES)}")
+        if name not in self._state:
+            raise Error(f"there is no {name} yet: call {'prefill' if name == 'hidden' else 'decode'} first")
+        return _float32(self._state[name].flatten(0, -2))
+
+    def _tensor(self, array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor(array, device=self._device).to(dtype)
+
+    def _record(self, name: str, value: Any) -> None:
+        if self.trace is not None:
+            self.trace.setdefault(name, []).append(value)
+
+    def _check_request(self, params: Sampling, count: int | None) -> tuple[Sequences, int, int]:
+        """The sequences, the images they make, and the count of tokens, all checked before any work is done."""
+        if self._sequences is None:
+            raise InvalidRequest("decode needs sequences: call prefill first")
+        if params.branches not in (1, 2, 3) or self.rows % params.branches:
+            raise InvalidRequest(f"{self.rows} rows cannot be {params.branches} branches of as many rows each")
+        remaining = min(params.num_tokens - self._position, self._room - self._position)
+        if count is None:
+            count = params.num_tokens - self._position
+        if count < 0 or count > remaining:
+            raise InvalidRequest(f"{count} tokens asked for; {remaining} remain of num_tokens and max_new_tokens")
+        if self.config.use_gen_pos_embed:
+            table = self._weights["gen_pos_embed"].reshape(-1, self.config.hidden_size).shape[0]
+            if self._position + count > table:
+                raise InvalidRequest(f"image token {self._position + count - 1} is past the {table} of gen_pos_embed")
+        return self._sequences, self.rows // params.branches, count
+
+    def _run(self, sequences: Sequences, embeds: torch.Tensor) -> torch.Tensor:
+        """Runs new columns; returns the last one's hidden state [rows, hidden_size], with its position embedding."""
+        hidden, outputs = run_backbone(self._weights, self.config, embeds, sequences)
+        self._record("layers", outputs)
+        last = hidden[:, -1]
+        if self.config.use_gen_pos_embed:
+            last = last + self._weights["gen_pos_embed"].reshape(-1, self.config.hidden_size)[self._position]
+        self._state["hidden"] = last
+        return last
+
+    def _next_token(
+        self, sequences: Sequences, params: Sampling, knots: np.ndarray, noise: torch.Tensor
+    ) -> torch.Tensor:
+        """Makes one token of every image [images, token_dim] in the wide dtype."""
+        if self._pending is not None:
+            # The step of the previous token waits until a next one is asked for: the last token's is never run.
+            embed = linear(self._weights, "image_in_projector", self._pending.to(self._dtype))
+            sequences.keep = torch.nn.functional.pad(sequences.keep, (0, 1), value=True)
+            self._hidden = self._run(sequences, embed.repeat(params.branches, 1)[:, None])
+            self._pending = None
+        x = self._sample(params, knots, noise)
+        self._state["latent"] = x
+        if params.normalize_tokens:
+            x = normalize_token(x)
+        finite = x.isfinite().all(dim=-1)
+        if not finite.all():
+            row = int(torch.argmin(finite.int()))
+            raise Error(f"image token {self._position} of row {row} is not finite: a broken checkpoint or request")
+        self._record("tokens", x)
+        self._pending = x
+        self._position += 1
+        return x
+
+    def _sample(self, params: Sampling, knots: np.ndarray, noise: torch.Tensor) -> torch.Tensor:
+        """Integrates the head from noise[0] under the condition of the current hidden state -> [images, token_dim]."""
+        config, weights, token = self.config, self._weights, self._position
+        cond = linear(weights, "image_out_projector", self._hidden)
+        times = self._tensor(knots[: params.num_inference_steps], torch.float64)
+        modulation = modulations(weights, config, cond, times)
+        schedule = params.guidance_schedule, token, params.num_tokens
+        guidance = scheduled_guidance(params.guidance_scale, *schedule)
+        image_guidance = scheduled_guidance(params.image_guidance_scale, *schedule)
+        evaluations: list[torch.Tensor] = []
+
+        def guided_velocity(x: torch.Tensor, k: int) -> torch.Tensor:
+            v = velocity(weights, config, x.to(self._dtype).repeat(params.branches, 1), modulation[k]).to(x.dtype)
+            evaluations.append(v)
+            return combine_guidance(v, params.branches, guidance, image_guidance, params.guidance_renorm)
+
+        states = integrate(params, [float(t) for t in knots], noise[0], noise[1:], guided_velocity)
+        self._state.update(cond=cond, modulation=modulation, velocity=evaluations[-1])
+        for name, value in (("hidden", self._hidden), ("cond", cond), ("modulation", modulation)):
+            self._record(name, value)
+        self._record("velocity", evaluations)
+        self._record("x", states)
+        return states[-1]
+
+
+def _float32(tensor: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().to(device="cpu", dtype=torch.float32).numpy().copy()
+    return array
