@@ -97,7 +97,10 @@ void register_config(py::module_& m) {
 void register_checkpoint(py::module_& m) {
   register_config(m);
   py::class_<Tensor>(m, "Tensor", "A read-only, zero-copy view of one weight; any DLPack library can take it.")
-      .def_property_readonly("shape", [](const Tensor& t) { return py::tuple(py::cast(t.view.shape)); })
+      .def_property_readonly("shape",
+                             [](const Tensor& t) -> py::typing::Tuple<py::int_, py::ellipsis> {
+                               return py::tuple(py::cast(t.view.shape));
+                             })
       .def_property_readonly(
           "dtype", [](const Tensor& t) { return name_of(t.view.dtype); }, "'float32' or 'bfloat16'.")
       .def_property_readonly("nbytes", [](const Tensor& t) { return t.view.nbytes(); })
