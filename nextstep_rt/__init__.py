@@ -6,6 +6,7 @@ Importing the package loads neither torch, numpy nor the native module: every pu
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ._core import Engine as Engine
     from ._core import ModelConfig as ModelConfig
     from ._core import SamplingParams as SamplingParams
+    from .errors import Cancelled as Cancelled
     from .errors import CheckpointError as CheckpointError
     from .errors import Error as Error
     from .errors import InvalidRequest as InvalidRequest
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
 
     __version__: str
 
+# Run from a source tree, the package finds the native module in the installed copy.
+__path__ = pkgutil.extend_path(__path__, __name__)
+
 __all__ = [
+    "Cancelled",
     "Checkpoint",
     "CheckpointError",
     "Engine",
@@ -37,6 +43,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Cancelled": ".errors",
     "Checkpoint": "._core",
     "CheckpointError": ".errors",
     "Engine": "._core",
@@ -50,12 +57,23 @@ _HOME = {
 }
 
 
+def _load(module: str) -> Any:
+    try:
+        return importlib.import_module(module, __name__)
+    except ModuleNotFoundError as error:
+        if error.name == f"{__name__}._core":
+            raise ImportError(
+                "the native module of nextstep_rt is not installed for this Python; run `pip install .` in its source tree"
+            ) from error
+        raise
+
+
 def __getattr__(name: str) -> Any:
     """Resolve a public name on first use (PEP 562) and remember it."""
     if name in ("ops", "_core"):
-        value: Any = importlib.import_module(f".{name}", __name__)
+        value: Any = _load(f".{name}")
     elif name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name], __name__), name)
+        value = getattr(_load(_HOME[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

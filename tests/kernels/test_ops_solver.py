@@ -24,8 +24,7 @@ def float64(array: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("isa", LEVELS)
-@pytest.mark.parametrize("renorm", [False, True])
-@pytest.mark.parametrize("branches", [1, 2, 3])
+@pytest.mark.parametrize(("branches", "renorm"), [(1, False), (2, False), (2, True), (3, False), (3, True)])
 @pytest.mark.parametrize(("scale", "image_scale"), [(1.0, 1.0), (7.5, 2.0), (0.25, 1.0), (-3.0, 0.5), (1e4, 1e3)])
 def test_guidance(isa: str, branches: int, renorm: bool, scale: float, image_scale: float) -> None:
     for d in SIZES:
@@ -38,7 +37,7 @@ def test_guidance(isa: str, branches: int, renorm: bool, scale: float, image_sca
             parts = np.abs(exact(v)).reshape(branches, images, d)
             factors = {1: [1], 2: [scale, 1 - scale], 3: [scale, image_scale - scale, 1 - image_scale]}[branches]
             size = sum(abs(f) * p for f, p in zip(factors, parts, strict=True))
-            if renorm and branches > 1:
+            if renorm:
                 raw = oracle.combine_guidance(float64(v), branches, scale, image_scale).numpy()
                 shrink = np.linalg.norm(want, axis=1) / np.linalg.norm(raw, axis=1)
                 # The error of the length moves every element.
@@ -51,7 +50,8 @@ def test_guidance(isa: str, branches: int, renorm: bool, scale: float, image_sca
 @pytest.mark.parametrize("isa", LEVELS)
 @pytest.mark.parametrize("branches", [1, 2, 3])
 def test_renorm_of_tiny_and_zero_velocities(isa: str, branches: int) -> None:
-    for size in (0.0, 1e-7, 1e-3):
+    """One branch has nothing to be capped by: it stays as it is."""
+    for size in (0.0, 1e-7, 1e-3, 1.0):
         v = normal(branches * 2, 33) * np.float32(size)
         got = ops.guidance(v, branches=branches, scale=3.0, image_scale=2.0, renorm=True, isa=isa)
         want = oracle.combine_guidance(float64(v), branches, 3.0, 2.0, True)
