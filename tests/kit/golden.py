@@ -19,7 +19,7 @@ CHECKPOINTS = ("tiny", "gqa5")
 CASES = ("plain", "guided", "linear", "raw", "fsde", "cps", "edit")
 ALL = [(checkpoint, case) for checkpoint in CHECKPOINTS for case in CASES]
 
-_SAMPLING_DEFAULTS = {
+SAMPLING_DEFAULTS = {
     "num_inference_steps": 28,
     "guidance_scale": 7.5,
     "image_guidance_scale": 1.0,
@@ -63,7 +63,7 @@ class Golden:
 
     def sampling(self) -> dict[str, Any]:
         """Keyword arguments of SamplingParams."""
-        chosen = {name: self.call.get(name, default) for name, default in _SAMPLING_DEFAULTS.items()}
+        chosen = {name: self.call.get(name, default) for name, default in SAMPLING_DEFAULTS.items()}
         return {**chosen, "num_tokens": self.num_tokens, "branches": self.branches}
 
     def embeds(self, engine: Any, placeholder: int) -> np.ndarray:
