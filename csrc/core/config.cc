@@ -12,8 +12,10 @@ namespace nsrt {
 namespace {
 
 // Bounds far above any real model, so low that no product of sizes overflows 64 bits.
-constexpr std::int64_t kMaxSize = std::int64_t{1} << 24;
-constexpr std::int64_t kMaxLayers = 4096;
+constexpr std::int64_t kMaxCount = std::int64_t{1} << 24;  // vocabulary, positions
+constexpr std::int64_t kMaxSize = std::int64_t{1} << 20;   // widths
+constexpr std::int64_t kMaxFmSize = std::int64_t{1} << 16;
+constexpr std::int64_t kMaxLayers = 1024;
 constexpr std::int64_t kMaxTokenDim = std::int64_t{1} << 16;
 
 // The members of one JSON object, by key or by any of its keys: the 2026 source renamed some, and the same value may
@@ -178,8 +180,8 @@ void validate_backbone(const ModelConfig& c) {
   check_range("num_attention_heads", c.num_attention_heads, 1, kMaxSize);
   check_range("num_key_value_heads", c.num_key_value_heads, 1, kMaxSize);
   check_range("head_dim", c.head_dim, 32, 256);
-  check_range("vocab_size", c.vocab_size, 1, kMaxSize);
-  check_range("max_position_embeddings", c.max_position_embeddings, 1, kMaxSize);
+  check_range("vocab_size", c.vocab_size, 1, kMaxCount);
+  check_range("max_position_embeddings", c.max_position_embeddings, 1, kMaxCount);
   check_positive("rms_norm_eps", c.rms_norm_eps, 1.0);
   check_positive("rope_theta", c.rope_theta, 1e18);
   check<CheckpointError>(c.head_dim % 8 == 0, "config: head_dim is ", c.head_dim, "; it must be a multiple of 8");
@@ -195,10 +197,10 @@ void validate_image_side(const ModelConfig& c) {
   check_range("latent_channels * latent_patch_size^2", c.token_dim(), 1, kMaxTokenDim);
   check<CheckpointError>(c.latent_size % c.latent_patch_size == 0, "config: latent_size ", c.latent_size,
                          " is not a multiple of latent_patch_size ", c.latent_patch_size);
-  check_range("fm_head_dim", c.fm_head_dim, 1, kMaxSize);
+  check_range("fm_head_dim", c.fm_head_dim, 1, kMaxFmSize);
   check_range("fm_head_layers", c.fm_head_layers, 1, kMaxLayers);
   check_positive("fm_head_mlp_ratio", c.fm_head_mlp_ratio, 1024.0);
-  check_range("fm_head_dim * fm_head_mlp_ratio", c.fm_mlp_dim(), 1, kMaxSize);
+  check_range("fm_head_dim * fm_head_mlp_ratio", c.fm_mlp_dim(), 1, kMaxFmSize);
 }
 
 void validate_tokens(const ModelConfig& c) {

@@ -172,10 +172,13 @@ class Parser {
   Json number() {
     const std::size_t start = pos_;
     bool integral = true;
-    accept('-');
+    const bool negative = accept('-');
     if (pos_ >= text_.size()) fail("the text ends where a value should be");
     if (!is_digit(peek())) fail_at(start, "expected a value");
-    if (!accept('0')) skip_digits();
+    if (accept('0'))
+      integral = !negative;  // -0 is a number that no integer is
+    else
+      skip_digits();
     if (accept('.')) {
       integral = false;
       if (!is_digit(peek())) fail_at(start, "a number ends with a point");

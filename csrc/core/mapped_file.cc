@@ -41,7 +41,10 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
                          "cannot map ", path, ": ", status.st_size, " bytes do not fit the address space");
   size_ = static_cast<std::size_t>(status.st_size);
   if (size_ == 0) return;  // mmap refuses an empty range
-  void* mapping = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
+  // Copy on write: views of the weights are handed out through protocols whose readers may ignore "read-only", and a
+  // stray write must not kill the process. Nothing is reserved for copies that nobody makes.
+  void* mapping = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.fd, 0);
+  if (mapping == MAP_FAILED) mapping = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
   check<CheckpointError>(mapping != MAP_FAILED, "cannot map ", path, " (", size_, " bytes): ", reason(errno));
   data_ = static_cast<const std::byte*>(mapping);
 }

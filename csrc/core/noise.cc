@@ -33,7 +33,7 @@ double uniform(std::uint32_t bits) { return (static_cast<double>(bits) + 0.5) * 
 
 void normal_noise(std::uint64_t seed, std::int64_t token, std::int64_t draw, std::int64_t n, float* out) {
   check<InvalidRequest>(token >= 0 && draw >= 0 && draw <= UINT32_MAX && n >= 0, "noise of token ", token, ", draw ",
-                        draw, ", length ", n, ": none may be negative");
+                        draw, ", length ", n, ": none may be negative, nor draw above 2^32 - 1");
   const auto t = static_cast<std::uint64_t>(token);
   for (std::int64_t i = 0; i < n; i += 4) {
     const Block bits = philox({static_cast<std::uint32_t>(i / 4), static_cast<std::uint32_t>(draw),

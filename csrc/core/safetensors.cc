@@ -109,10 +109,23 @@ Entry read_entry(const MappedFile& file, const std::string& name, const Json& js
   return entry;
 }
 
+// Ignored, but the format says what it must be.
+void check_metadata(const MappedFile& file, const Json& json) {
+  const auto* object = json.get<Json::Object>();
+  bool strings = object != nullptr;
+  for (std::size_t i = 0; strings && i < object->size(); ++i)
+    strings = (*object)[i].second.get<std::string>() != nullptr;
+  if (!strings) throw CheckpointError(str(file.path(), ": __metadata__ must be an object of strings"));
+}
+
 std::vector<Entry> read_header(const MappedFile& file, const Json& header, std::uint64_t data_size) {
   std::vector<Entry> entries;
-  for (const auto& [name, json] : *header.get<Json::Object>())
-    if (name != "__metadata__") entries.push_back(read_entry(file, name, json, data_size));
+  for (const auto& [name, json] : *header.get<Json::Object>()) {
+    if (name == "__metadata__")
+      check_metadata(file, json);
+    else
+      entries.push_back(read_entry(file, name, json, data_size));
+  }
   std::sort(entries.begin(), entries.end(),
             [](const Entry& a, const Entry& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
   return entries;

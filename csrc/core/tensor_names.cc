@@ -8,12 +8,12 @@
 
 #include "core/check.h"
 #include "core/json.h"
+#include "core/tables.h"
 
 namespace nsrt {
 namespace {
 
 constexpr std::string_view kGenPosEmbed = "gen_pos_embed";
-constexpr std::int64_t kTimeFeatures = 256;
 constexpr std::size_t kNamed = 4;  // tensors named per kind of fault; the rest are counted
 
 class SpecList {
@@ -56,7 +56,7 @@ void add_backbone_layer(SpecList& list, const ModelConfig& c, std::int64_t index
 void add_fm_head(SpecList& list, const ModelConfig& c) {
   const std::string net = "image_head.net.";
   const std::int64_t f = c.fm_head_dim;
-  list.linear(net + "time_embed.mlp.0", f, kTimeFeatures);
+  list.linear(net + "time_embed.mlp.0", f, kTimeDims);
   list.linear(net + "time_embed.mlp.2", f, f);
   list.linear(net + "cond_embed", f, c.hidden_size);
   list.linear(net + "input_proj", f, c.token_dim());

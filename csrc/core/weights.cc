@@ -6,6 +6,7 @@
 #include "core/bf16.h"
 #include "core/check.h"
 #include "core/tensor_names.h"
+#include "nextstep_rt/engine.h"
 
 namespace nsrt {
 namespace {
@@ -21,11 +22,12 @@ class Binder {
     Matrix m{t.data, t.dtype, t.shape.at(0), t.shape.at(1)};
     if (compute_ == DType::kBFloat16 && t.dtype == DType::kFloat32) {
       const auto* from = static_cast<const float*>(t.data);
-      auto& copy = out_.converted.emplace_back(static_cast<std::size_t>(t.numel()));
-      std::transform(from, from + t.numel(), copy.begin(), float_to_bf16);
+      auto& copy = out_.converted.emplace_back();
+      copy.reserve(static_cast<std::size_t>(t.numel()));
+      std::transform(from, from + t.numel(), copy.data(), float_to_bf16);
       m.data = copy.data();
       m.dtype = DType::kBFloat16;
-      out_.converted_nbytes += copy.size() * sizeof(std::uint16_t);
+      out_.converted_nbytes += copy.nbytes();
     }
     return m;
   }
@@ -97,11 +99,22 @@ FmHeadWeights bind_fm_head(Binder& bind, const ModelConfig& c) {
   return w;
 }
 
+// Bytes of the bf16 copies of float32 matrices.
+void require_memory_for_copies(const TensorMap& tensors) {
+  std::uint64_t need = 0;
+  for (const auto& [name, view] : tensors)
+    if (view.dtype == DType::kFloat32 && view.shape.size() == 2) need += view.nbytes() / 2;
+  const std::uint64_t available = available_memory();
+  check(available == 0 || need <= available, "bfloat16 copies of these float32 weights need ", need / 1'000'000,
+        " MB, and ", available / 1'000'000, " MB are available; use float32, which reads them where they are");
+}
+
 }  // namespace
 
 ModelWeights bind_weights(const ModelConfig& config, const TensorMap& tensors, DType compute) {
   config.validate();
   check_tensors(config, tensors);
+  if (compute == DType::kBFloat16) require_memory_for_copies(tensors);
   ModelWeights w;
   w.config = config;
   Binder bind(tensors, compute, w);

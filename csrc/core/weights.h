@@ -5,6 +5,7 @@
 #include <deque>
 #include <vector>
 
+#include "core/memory.h"
 #include "core/params.h"
 #include "nextstep_rt/config.h"
 #include "nextstep_rt/tensor.h"
@@ -56,11 +57,12 @@ struct ModelWeights {
   std::uint64_t converted_nbytes = 0;  // of what was copied into another dtype
 
   std::deque<std::vector<float>> vectors;
-  std::deque<std::vector<std::uint16_t>> converted;
+  std::deque<Buffer<std::uint16_t>> converted;
 };
 
 // Checks `tensors` against the config, then binds them. With compute kBFloat16, float32 matrices are rounded to bf16
-// copies; with kFloat32, bf16 matrices stay as they are (widening is exact). Throws CheckpointError.
+// copies; with kFloat32, bf16 matrices stay as they are (widening is exact). Throws CheckpointError; Error when the
+// copies do not fit the memory there is.
 ModelWeights bind_weights(const ModelConfig& config, const TensorMap& tensors, DType compute);
 
 }  // namespace nsrt

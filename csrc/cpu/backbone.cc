@@ -26,7 +26,7 @@ void CpuBackend::qkv(Team& team, const LayerWeights& w, std::int64_t rows) {
 void CpuBackend::rope_and_append(Team& team, std::int64_t layer, std::span<const RowRef> rows) {
   const std::int64_t d = config_.head_dim, h_q = config_.num_attention_heads, h_kv = config_.num_key_value_heads;
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
-  float* rotated = scratch_[static_cast<std::size_t>(team.id())].row.data();
+  float* rotated = scratch(team).row.data();
   const auto cache = [&](const float* from, Buffer<std::byte>& to, std::size_t offset) {
     if (kv_dtype_ == DType::kBFloat16)
       kernels_.to_bf16(from, d, reinterpret_cast<std::uint16_t*>(to.data() + offset));
@@ -68,7 +68,7 @@ void CpuBackend::attention_item(Team& team, std::int64_t layer, const RowRef& ro
                             .g = g,
                             .d_head = d,
                             .positions = std::min(kAttentionBlock, row.position + 1 - first),
-                            .scores = scratch_[static_cast<std::size_t>(team.id())].scores.data(),
+                            .scores = scratch(team).scores.data(),
                             .out = partial_out_.data() + partial * d,
                             .max = partial_max_.data() + partial,
                             .sum = partial_sum_.data() + partial});
@@ -95,7 +95,7 @@ void CpuBackend::attention(Team& team, std::int64_t layer, std::span<const RowRe
 void CpuBackend::combine_attention(Team& team, std::span<const RowRef> rows) {
   const std::int64_t d = config_.head_dim, h_q = config_.num_attention_heads;
   const std::int64_t max_blocks = attention_blocks(shape_.positions);
-  Scratch& s = scratch_[static_cast<std::size_t>(team.id())];
+  Scratch& s = scratch(team);
   const Team::Range share = team.share(static_cast<std::int64_t>(rows.size()) * h_q);
   for (std::int64_t item = share.begin; item < share.end; ++item) {
     const std::int64_t r = item / h_q, first = r * max_blocks * h_q + item % h_q;

@@ -96,6 +96,7 @@ MemoryUse CpuBackend::memory() const {
 
 void CpuBackend::reserve(const StateShape& shape) {
   shape_ = shape;
+  token_ = 0;
   const std::int64_t d = config_.head_dim, h_q = config_.num_attention_heads;
   const std::int64_t blocks = attention_blocks(shape.positions);
   const std::size_t cached =
@@ -108,6 +109,7 @@ void CpuBackend::reserve(const StateShape& shape) {
   for (Scratch& s : scratch_) s.scores.reserve(count(std::max(kAttentionBlock, blocks)));
 
   if (shape.positions <= rope_positions_) return;
+  rope_positions_ = 0;  // until both tables are whole: reserving may throw
   rope_cos_.reserve(count(shape.positions, d / 2));
   rope_sin_.reserve(count(shape.positions, d / 2));
   for (std::int64_t p = 0; p < shape.positions; ++p)
@@ -131,8 +133,13 @@ std::vector<float> CpuBackend::state(StateBuffer which) const {
   };
   const auto times = static_cast<std::int64_t>(plan_.solver.times.size());
   switch (which) {
-    case StateBuffer::kHidden:
-      return copy(hidden_, shape_.rows, config_.hidden_size);
+    case StateBuffer::kHidden: {
+      const std::int64_t d = config_.hidden_size;
+      std::vector<float> hidden = copy(hidden_, shape_.rows, d);
+      for (std::int64_t i = 0; weights_.gen_pos_embed && i < shape_.rows * d; ++i)
+        hidden[static_cast<std::size_t>(i)] += weights_.gen_pos_embed[token_ * d + i % d];
+      return hidden;
+    }
     case StateBuffer::kCond:
       return copy(cond_, fm_rows(), config_.hidden_size);
     case StateBuffer::kModulation:

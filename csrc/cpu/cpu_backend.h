@@ -60,6 +60,8 @@ class CpuBackend final : public Backend {
     Buffer<float> kept_x, kept_v, guided;  // [images, d_tok]
   };
 
+  Scratch& scratch(const Team& team) { return scratch_[static_cast<std::size_t>(team.id())]; }
+
   // -- products (linear.cc)
   std::size_t input_size() const { return item_size(input_dtype_); }
   void* input_row(Buffer<std::byte>& buffer, std::int64_t row, std::int64_t width) const;
@@ -116,6 +118,7 @@ class CpuBackend final : public Backend {
   // Shape of the state in force.
   StateShape shape_;
   DecodePlan plan_;
+  std::int64_t token_ = 0;  // the last one conditioned
 
   // Backbone: kChunkRows rows each.
   Buffer<float> x_, q_, k_, v_, gate_, up_, tmp_;

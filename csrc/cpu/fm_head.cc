@@ -21,7 +21,7 @@ void CpuBackend::embed_times(Team& team) {
   // The modulations' buffer is free until the first token: two of its rows' worth serve as temporaries.
   float* inner = modulations_.data();
   for (std::int64_t k = 0; k < steps; ++k) {
-    float* sinusoid = scratch_[static_cast<std::size_t>(team.id())].row.data();
+    float* sinusoid = scratch(team).row.data();
     time_sinusoid(static_cast<double>(plan_.solver.times[static_cast<std::size_t>(k)]), sinusoid);
     linear(team, weights_.fm.time1, prepare(team, sinusoid, kTimeDims, 1, kTimeDims), 1, inner + k * d, d, nullptr,
            true);
@@ -35,7 +35,7 @@ void CpuBackend::embed_times(Team& team) {
 
 void CpuBackend::condition_in_team(Team& team, std::int64_t token) {
   const std::int64_t d = config_.hidden_size;
-  Scratch& s = scratch_[static_cast<std::size_t>(team.id())];
+  Scratch& s = scratch(team);
   for (std::int64_t r = 0; r < fm_rows(); ++r) {
     const float* h = hidden_.data() + r * d;
     if (weights_.gen_pos_embed) {
@@ -55,7 +55,7 @@ void CpuBackend::modulate_in_team(Team& team) {
          cond_embeds_.data(), d);
   team.barrier();
 
-  float* row = scratch_[static_cast<std::size_t>(team.id())].row.data();
+  float* row = scratch(team).row.data();
   const Team::Range share = team.share(all);
   for (std::int64_t i = share.begin; i < share.end; ++i) {
     kernels_.silu_add(time_embeds_.data() + i / rows * d, cond_embeds_.data() + i % rows * d, d, row);
@@ -79,7 +79,7 @@ const float* CpuBackend::modulation(std::int64_t time, std::int64_t row) const {
 
 // LN(h) * (1 + scale) + shift for all rows, in input format; `mod` is row 0's shift, scale.
 Operand CpuBackend::modulated(Team& team, const FmBlockWeights* block, const float* mod) {
-  Scratch& s = scratch_[static_cast<std::size_t>(team.id())];
+  Scratch& s = scratch(team);
   const std::int64_t d = config_.fm_head_dim;
   for (std::int64_t r = 0; r < fm_rows(); ++r, mod += modulation_width_) {
     kernels_.layer_norm(fm_h_.data() + r * d, block ? block->norm_weight : nullptr, block ? block->norm_bias : nullptr,
@@ -92,7 +92,7 @@ Operand CpuBackend::modulated(Team& team, const FmBlockWeights* block, const flo
 void CpuBackend::velocity(Team& team, std::int64_t time) {
   const std::int64_t d = config_.fm_head_dim, d_tok = config_.token_dim(), rows = fm_rows(), images = plan_.images;
   const FmHeadWeights& fm = weights_.fm;
-  const float* x = scratch_[static_cast<std::size_t>(team.id())].x.data();
+  const float* x = scratch(team).x.data();
 
   // The branches of an image share x, so they share input_proj(x).
   linear(team, fm.input, prepare(team, x, d_tok, images, d_tok), images, fm_h_.data(), d);
@@ -118,19 +118,19 @@ void CpuBackend::velocity(Team& team, std::int64_t time) {
 
 void CpuBackend::guide(Team& team, const TokenArgs& args) {
   guidance(kernels_, {.v = velocity_.data(),
-                      .y = scratch_[static_cast<std::size_t>(team.id())].guided.data(),
+                      .y = scratch(team).guided.data(),
                       .branches = plan_.branches,
                       .images = plan_.images,
                       .d_tok = config_.token_dim(),
                       .guidance = args.guidance,
                       .image_guidance = args.image_guidance,
-                      .renorm = plan_.renorm && plan_.branches > 1});
+                      .renorm = plan_.renorm});
 }
 
 void CpuBackend::step_in_team(Team& team, const SolverStep& step, const TokenArgs& args) {
   velocity(team, step.time);
   guide(team, args);
-  Scratch& s = scratch_[static_cast<std::size_t>(team.id())];
+  Scratch& s = scratch(team);
   const std::int64_t n = plan_.images * config_.token_dim();
   float* x = s.x.data();
   const float* v = s.guided.data();
@@ -153,7 +153,7 @@ void CpuBackend::step_in_team(Team& team, const SolverStep& step, const TokenArg
 
 void CpuBackend::start_in_team(Team& team, const float* noise) {
   const std::int64_t n = plan_.images * config_.token_dim();
-  std::copy(noise, noise + n, scratch_[static_cast<std::size_t>(team.id())].x.data());
+  std::copy(noise, noise + n, scratch(team).x.data());
 }
 
 void CpuBackend::finish_in_team(Team& team, float* out) {
@@ -171,6 +171,7 @@ void CpuBackend::finish_in_team(Team& team, float* out) {
 }
 
 void CpuBackend::condition(std::int64_t token) {
+  token_ = token;
   pool_.run([&](Team& team) { condition_in_team(team, token); });
 }
 void CpuBackend::modulate() {
@@ -188,6 +189,7 @@ void CpuBackend::finish(float* out) {
 }
 
 void CpuBackend::decode_token(const TokenArgs& args) {
+  token_ = args.token;
   pool_.run([&](Team& team) {
     if (args.token > 0) advance_in_team(team, args.rows);
     condition_in_team(team, args.token);

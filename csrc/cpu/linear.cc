@@ -18,14 +18,14 @@ void CpuBackend::to_input(const float* x, std::int64_t n, void* out) const {
 }
 
 Operand CpuBackend::prepare(Team& team, const float* x, std::int64_t stride, std::int64_t rows, std::int64_t n) {
-  Buffer<std::byte>& input = scratch_[static_cast<std::size_t>(team.id())].input;
+  Buffer<std::byte>& input = scratch(team).input;
   if (input_dtype_ == DType::kFloat32) return {x, stride};
   for (std::int64_t r = 0; r < rows; ++r) to_input(x + r * stride, n, input_row(input, r, n));
   return {input.data(), n};
 }
 
 Operand CpuBackend::normed(Team& team, const float* weight, std::int64_t rows) {
-  Scratch& s = scratch_[static_cast<std::size_t>(team.id())];
+  Scratch& s = scratch(team);
   const std::int64_t d = config_.hidden_size;
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   for (std::int64_t r = 0; r < rows; ++r) {

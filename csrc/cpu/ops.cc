@@ -15,26 +15,26 @@ void linear(const KernelTable& kernels, const LinearParams& p, Pool& pool) {
     rounded.resize(static_cast<std::size_t>(p.b * p.w.cols));
     kernels.to_bf16(p.x, p.b * p.w.cols, rounded.data());
   }
+  // The raw products are kept apart from y, which may be the residual.
+  std::vector<float> raw(static_cast<std::size_t>(p.b * p.w.rows));
   pool.run([&](Team& team) {
     const auto [begin, end] = team.share(p.w.rows, kColumnUnit);
     if (begin == end) return;
-    std::vector<float> raw(static_cast<std::size_t>(p.b * (end - begin)));
-    kernels.matmul({.w = static_cast<const std::byte*>(p.w.data) +
-                         static_cast<std::size_t>(begin * p.w.cols) * item_size(p.w.dtype),
+    kernels.matmul({.w = p.w.data,
                     .w_dtype = p.w.dtype,
                     .cols = p.w.cols,
                     .x = dot ? static_cast<const void*>(rounded.data()) : p.x,
                     .x_dtype = dot ? DType::kBFloat16 : DType::kFloat32,
                     .x_stride = p.w.cols,
                     .y = raw.data(),
-                    .y_stride = end - begin,
-                    .n0 = 0,
-                    .n1 = end - begin,
+                    .y_stride = p.w.rows,
+                    .n0 = begin,
+                    .n1 = end,
                     .rows = p.b});
     for (std::int64_t r = 0; r < p.b; ++r) {
       const std::int64_t at = r * p.w.rows + begin;
-      kernels.epilogue(raw.data() + r * (end - begin), p.bias ? p.bias + begin : nullptr,
-                       p.residual ? p.residual + at : nullptr, p.silu, end - begin, p.y + at);
+      kernels.epilogue(raw.data() + at, p.bias ? p.bias + begin : nullptr, p.residual ? p.residual + at : nullptr,
+                       p.silu, end - begin, p.y + at);
     }
   });
 }
@@ -124,7 +124,7 @@ void guidance(const KernelTable& kernels, const GuidanceParams& p) {
     const float* v = p.v + i * d;
     float* y = p.y + i * d;
     kernels.weighted_sum(v, p.images * d, weights[p.branches - 1], p.branches, d, y);
-    if (!p.renorm) continue;
+    if (!p.renorm || p.branches == 1) continue;  // without guidance there is nothing to cap
     double conditional = 0, combined = 0;
     for (std::int64_t c = 0; c < d; ++c) {
       conditional += static_cast<double>(v[c]) * static_cast<double>(v[c]);

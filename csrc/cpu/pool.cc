@@ -3,7 +3,11 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cfenv>
+#include <new>
 #include <system_error>
+#include <utility>
 
 #include "core/check.h"
 
@@ -11,8 +15,10 @@ namespace nsrt::cpu {
 namespace {
 
 constexpr int kMaxThreads = 1024;
-// About 50 us on current cores: longer than any imbalance of the loop, shorter than a scheduler's time slice.
-constexpr int kSpins = 4000;
+// A partner that runs is late by microseconds: spin that long. One that does not run may want this very core: offer it,
+// for about as long as waking a sleeper costs. Then sleep.
+constexpr int kSpins = 300;
+constexpr int kYields = 200;
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -22,29 +28,41 @@ inline void relax() {
 #endif
 }
 
-int usable_cores() {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
-#endif
-  const unsigned n = std::thread::hardware_concurrency();
-  return n == 0 ? 1 : static_cast<int>(n);
-}
-
-}  // namespace
-
-void Waiter::wait_while(const std::atomic<std::uint32_t>& word, std::uint32_t old) {
+// Returns once `word` differs from `old`.
+void wait_while(const std::atomic<std::uint32_t>& word, std::uint32_t old) {
   for (int i = 0; i < kSpins; ++i) {
     if (word.load(std::memory_order_acquire) != old) return;
     relax();
   }
+  for (int i = 0; i < kYields; ++i) {
+    if (word.load(std::memory_order_acquire) != old) return;
+    sched_yield();
+  }
   word.wait(old, std::memory_order_acquire);
 }
+
+// The caller's rounding and flush-to-zero modes must not make its share of the numbers differ from the others'.
+class DefaultFloatEnvironment {
+ public:
+  DefaultFloatEnvironment() {
+    std::fegetenv(&saved_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  ~DefaultFloatEnvironment() { std::fesetenv(&saved_); }
+  DefaultFloatEnvironment(const DefaultFloatEnvironment&) = delete;
+  DefaultFloatEnvironment& operator=(const DefaultFloatEnvironment&) = delete;
+
+ private:
+  std::fenv_t saved_;
+};
+
+}  // namespace
 
 Pool::Pool(int threads) : size_(threads), pid_(getpid()) {
   check<InvalidRequest>(threads >= 0 && threads <= kMaxThreads, "threads is ", threads, "; it must be between 1 and ",
                         kMaxThreads, " (or 0 for all cores)");
-  if (size_ == 0) size_ = usable_cores();
+  if (size_ == 0) size_ = std::min(usable_cores(), kMaxThreads);
+  threads_.reserve(static_cast<std::size_t>(size_));
   try {
     for (int id = 1; id < size_; ++id) threads_.emplace_back([this, id] { work(id); });
   } catch (const std::system_error& e) {
@@ -55,11 +73,13 @@ Pool::Pool(int threads) : size_(threads), pid_(getpid()) {
 }
 
 Pool::~Pool() {
-  // A forked child has copies of the thread handles but not the threads.
-  if (getpid() != pid_)
-    for (std::thread& t : threads_) t.detach();
-  else
+  if (getpid() == pid_) {
     stop();
+    return;
+  }
+  // In a forked child these handles name no thread, or by now somebody else's: they must not be touched, and
+  // destroying a joinable one would end the process.
+  [[maybe_unused]] auto* abandoned = new (std::nothrow) std::vector<std::thread>(std::move(threads_));
 }
 
 void Pool::stop() {
@@ -74,20 +94,31 @@ void Pool::run(const std::function<void(Team&)>& task) {
   task_ = &task;
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
-  Team team(*this, 0, size_);
-  task(team);
-  barrier();  // the others are done with `task`
+  run_member(0);
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void Pool::run_member(int id) {
+  {
+    const DefaultFloatEnvironment environment;
+    Team team(*this, id, size_);
+    try {
+      (*task_)(team);
+    } catch (...) {
+      const std::lock_guard lock(error_mutex_);
+      if (!error_) error_ = std::current_exception();
+    }
+  }
+  barrier();  // all are done with the task
 }
 
 void Pool::work(int id) {
   std::uint32_t seen = 0;
   for (;;) {
-    Waiter::wait_while(generation_, seen);
+    wait_while(generation_, seen);
     ++seen;
     if (quit_) return;
-    Team team(*this, id, size_);
-    (*task_)(team);
-    barrier();
+    run_member(id);
   }
 }
 
@@ -99,7 +130,7 @@ void Pool::barrier() {
     phase_.fetch_add(1, std::memory_order_release);
     phase_.notify_all();
   } else {
-    Waiter::wait_while(phase_, phase);
+    wait_while(phase_, phase);
   }
 }
 

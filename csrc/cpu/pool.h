@@ -4,19 +4,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <functional>
+#include <mutex>
 #include <thread>
 #include <vector>
 
 namespace nsrt::cpu {
-
-// Spins for a moment, since partners are rarely late by more than microseconds, then sleeps: more threads than cores
-// must cost speed only.
-class Waiter {
- public:
-  // Returns once `word` differs from `old`.
-  static void wait_while(const std::atomic<std::uint32_t>& word, std::uint32_t old);
-};
 
 class Pool;
 
@@ -54,13 +48,15 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int size() const { return size_; }
-  // Runs task(member) on every member and returns when all are done. The caller is member 0. `task` must not throw.
+  // Runs task(member) on every member, in the default floating-point environment, and returns when all are done. The
+  // caller is member 0. A task that has barriers must not throw; from others the first exception reaches the caller.
   // Throws Error in a forked child, where the other members do not exist.
   void run(const std::function<void(Team&)>& task);
 
  private:
   friend class Team;
   void work(int id);
+  void run_member(int id);
   void barrier();
   void stop();
 
@@ -69,6 +65,8 @@ class Pool {
   std::vector<std::thread> threads_;
   const std::function<void(Team&)>* task_ = nullptr;
   bool quit_ = false;
+  std::mutex error_mutex_;
+  std::exception_ptr error_;
   // Each on its own cache line: the waiting side reads one of them all the time.
   alignas(64) std::atomic<std::uint32_t> generation_{0};
   alignas(64) std::atomic<std::uint32_t> arrived_{0};
@@ -76,5 +74,8 @@ class Pool {
 };
 
 inline void Team::barrier() { pool_.barrier(); }
+
+// Cores this process may use: its affinity, or what a container's CPU quota leaves of it.
+int usable_cores();
 
 }  // namespace nsrt::cpu

@@ -54,7 +54,9 @@ std::string print(const std::vector<std::int64_t>& shape) {
 }
 
 [[noreturn]] void wrong_dtype(const std::string& name, const std::string& dtype) {
-  throw InvalidRequest(str(name, " has dtype ", dtype, "; use float32, bfloat16, int64 or bool"));
+  throw InvalidRequest(
+      str(name, " has dtype ", dtype,
+          ", which is not read here; convert it to float32 or bfloat16 (ids to int64, masks to bool)"));
 }
 
 Array read_numpy(const py::array& array, const std::string& name) {
@@ -153,12 +155,18 @@ Array read_dlpack(py::handle object, const std::string& name) {
   try {
     made = object.attr("__dlpack__")();
   } catch (const py::error_already_set& e) {
+    // Ctrl-C and the like are not the array's fault.
+    if (!e.matches(PyExc_Exception) || e.matches(PyExc_MemoryError)) throw;
     throw InvalidRequest(str(name, " cannot be read through DLPack: ", e.what()));
   }
+  check<InvalidRequest>(py::isinstance<py::capsule>(made), name, " gave no capsule from __dlpack__");
   auto capsule = made.cast<py::capsule>();
   const std::string kind = capsule.name() ? capsule.name() : "";
   if (kind == "dltensor_versioned") {
-    const DLTensor& t = capsule.get_pointer<DLManagedTensorVersioned>()->dl_tensor;
+    const auto* managed = capsule.get_pointer<DLManagedTensorVersioned>();
+    check<InvalidRequest>(managed->version.major == 1, name, " speaks DLPack ", managed->version.major,
+                          "; this module reads version 1 and before");
+    const DLTensor& t = managed->dl_tensor;
     return from_dl_tensor(t, take_over<DLManagedTensorVersioned>(capsule, "used_dltensor_versioned"), name);
   }
   check<InvalidRequest>(kind == "dltensor", name, " gave a capsule named '", kind, "', not a DLPack tensor");
@@ -200,6 +208,11 @@ Array read_array(py::handle object, const std::string& name, std::initializer_li
 Array read_optional(py::handle object, const std::string& name, const std::vector<std::int64_t>& shape) {
   if (object.is_none()) return {};
   return read_array(object, name, {Kind::kFloat32}, shape);
+}
+
+DType dtype_from_name(const std::string& name) {
+  check<InvalidRequest>(name == "float32" || name == "bfloat16", "dtype is '", name, "'; use 'float32' or 'bfloat16'");
+  return name == "float32" ? DType::kFloat32 : DType::kBFloat16;
 }
 
 py::array_t<float> make_floats(const std::vector<std::int64_t>& shape) {

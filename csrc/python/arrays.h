@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,11 @@ struct Array {
 
   std::int64_t numel() const;
   const float* floats() const { return static_cast<const float*>(data); }
+  // All elements; empty where there is no array. T is the kind's type.
+  template <class T>
+  std::span<const T> span() const {
+    return {static_cast<const T*>(data), data ? static_cast<std::size_t>(numel()) : 0};
+  }
   TensorView view() const;  // of a float array
 };
 
@@ -38,6 +44,9 @@ Array read_array(py::handle object, const std::string& name, std::initializer_li
                  const std::vector<std::int64_t>& shape);
 // The same for float32, or null for None.
 Array read_optional(py::handle object, const std::string& name, const std::vector<std::int64_t>& shape);
+
+// "float32" or "bfloat16"; throws InvalidRequest for another name.
+DType dtype_from_name(const std::string& name);
 
 // A new, uninitialised float32 array.
 py::array_t<float> make_floats(const std::vector<std::int64_t>& shape);

@@ -10,6 +10,7 @@
 #include "nextstep_rt/engine.h"
 #include "nextstep_rt/error.h"
 #include "nextstep_rt/version.h"
+#include "python/native_call.h"
 #include "python/register.h"
 
 namespace nsrt::python {
@@ -67,6 +68,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The native runtime of nextstep_rt.";
   m.attr("__version__") = NSRT_VERSION_STRING;
   nsrt::python::register_exceptions();
+  nsrt::python::NativeCall::register_exit_hook();
   m.def("build_info", &nsrt::python::build_info, "Compiler and features of this build.");
   m.def("isa_levels", &nsrt::cpu::isa_levels, "Instruction set levels this machine can run, best first.");
   m.def(

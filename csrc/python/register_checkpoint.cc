@@ -8,8 +8,10 @@
 #include "core/check.h"
 #include "core/cost.h"
 #include "nextstep_rt/checkpoint.h"
+#include "nextstep_rt/engine.h"
 #include "python/arrays.h"
 #include "python/dlpack.h"
+#include "python/native_call.h"
 #include "python/register.h"
 
 namespace nsrt::python {
@@ -21,10 +23,16 @@ struct Tensor {
   py::object owner;
 };
 
-py::capsule tensor_dlpack(const Tensor& self, const py::object&, const py::object& max_version, const py::object&,
-                          const py::object&) {
+py::capsule tensor_dlpack(const Tensor& self, const py::object&, const py::object& max_version,
+                          const py::object& dl_device, const py::object& copy) {
+  if (!dl_device.is_none() && !dl_device.equal(py::make_tuple(static_cast<int>(kDLCPU), 0)))
+    throw py::buffer_error("a checkpoint's tensors are in host memory; copy them to another device after reading");
   const bool versioned = !max_version.is_none() && max_version.cast<py::tuple>()[0].cast<int>() >= 1;
-  return export_dlpack(self.view, self.owner, versioned);
+  if (copy.is_none() || !copy.cast<bool>()) return export_dlpack(self.view, self.owner, versioned);
+  const py::bytes bytes(static_cast<const char*>(self.view.data), self.view.nbytes());
+  TensorView view = self.view;
+  view.data = PyBytes_AS_STRING(bytes.ptr());
+  return export_dlpack(view, bytes, versioned);
 }
 
 Tensor get_tensor(const py::object& self, const std::string& name) {
@@ -41,17 +49,19 @@ std::vector<std::string> names(const Checkpoint& self) {
 }
 
 std::vector<std::string> verify(const Checkpoint& self, const py::object& progress) {
-  const py::gil_scoped_release release;
+  const NativeCall call;
   return self.verify(
       [&](std::uint64_t done, std::uint64_t total) { return report(progress, [&] { return progress(done, total); }); });
 }
 
 std::map<std::string, std::int64_t> cost_dict(const ModelConfig& config, const std::string& dtype, std::int64_t rows,
                                               std::int64_t steps, std::int64_t positions) {
-  check<InvalidRequest>(dtype == "float32" || dtype == "bfloat16", "dtype is '", dtype,
-                        "'; use 'float32' or 'bfloat16'");
-  const DType type = dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
-  const TokenCost c = token_cost(config, type, rows, steps, positions);
+  check<InvalidRequest>(rows >= 1 && rows <= kMaxRows, "rows is ", rows, "; it must be between 1 and ", kMaxRows);
+  check<InvalidRequest>(steps >= 1 && steps <= kMaxInferenceSteps, "steps is ", steps, "; it must be between 1 and ",
+                        kMaxInferenceSteps);
+  check<InvalidRequest>(positions >= 0 && positions <= config.max_position_embeddings, "positions is ", positions,
+                        "; it must be between 0 and the model's ", config.max_position_embeddings);
+  const TokenCost c = token_cost(config, dtype_from_name(dtype), rows, steps, positions);
   return {{"backbone", c.backbone.bytes},   {"kv", c.kv.bytes},
           {"condition", c.condition.bytes}, {"fm_modulation", c.fm_modulation.bytes},
           {"fm_steps", c.fm_steps.bytes},   {"total", c.total().bytes}};
@@ -110,7 +120,7 @@ void register_checkpoint(py::module_& m) {
 
   py::class_<Checkpoint>(m, "Checkpoint",
                          "A checkpoint folder in the released layout, memory-mapped; a mapping name -> Tensor.")
-      .def(py::init<const std::string&>(), py::arg("folder"), py::call_guard<py::gil_scoped_release>(),
+      .def(py::init<const std::string&>(), py::arg("folder"), py::call_guard<NativeCall>(),
            "Opens and checks every header, offset and shape. Raises CheckpointError.")
       .def_property_readonly("config", &Checkpoint::config, py::return_value_policy::reference_internal)
       .def_property_readonly("files", &Checkpoint::files)

@@ -3,19 +3,38 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "core/check.h"
 #include "nextstep_rt/checkpoint.h"
 #include "nextstep_rt/engine.h"
 #include "python/arrays.h"
+#include "python/native_call.h"
 #include "python/register.h"
 
 namespace nsrt::python {
 namespace {
 
-DType dtype_from_name(const std::string& name) {
-  check<InvalidRequest>(name == "float32" || name == "bfloat16", "dtype is '", name, "'; use 'float32' or 'bfloat16'");
-  return name == "float32" ? DType::kFloat32 : DType::kBFloat16;
+// Name -> array from a mapping; the arrays' owners are appended to `owners`.
+TensorMap read_tensors(const py::object& tensors, std::vector<py::object>& owners) {
+  check<InvalidRequest>(py::hasattr(tensors, "items"), "tensors is a ",
+                        py::type::of(tensors).attr("__name__").cast<std::string>(),
+                        "; give a Checkpoint or a mapping from names to arrays");
+  TensorMap views;
+  for (const auto item : tensors.attr("items")()) {
+    const auto pair = item.cast<py::tuple>();
+    check<InvalidRequest>(py::isinstance<py::str>(pair[0]), "tensors has the key ", std::string(py::repr(pair[0])),
+                          "; keys are the tensors' names");
+    auto name = pair[0].cast<std::string>();
+    if (name.starts_with("model.")) name.erase(0, 6);
+    const Array array = read_array(pair[1], "tensor '" + name + "'");
+    check<CheckpointError>(array.kind == Kind::kFloat32 || array.kind == Kind::kBFloat16, "tensor '", name,
+                           "' must be float32 or bfloat16");
+    owners.push_back(array.owner);
+    check<CheckpointError>(views.emplace(name, array.view()).second, "tensor '", name,
+                           "' is given twice, with and without 'model.'");
+  }
+  return views;
 }
 
 std::unique_ptr<Engine> make_engine(const ModelConfig& config, const py::object& tensors, const std::string& device,
@@ -25,27 +44,20 @@ std::unique_ptr<Engine> make_engine(const ModelConfig& config, const py::object&
   options.compute = dtype_from_name(dtype);
   options.threads = threads.value_or(0);
   check<InvalidRequest>(!threads || *threads >= 1, "threads is ", threads.value_or(0), "; it must be at least 1");
-  // The owners are Python objects; the engine dies with its Python wrapper, which holds the GIL then.
-  auto owners = std::make_shared<std::vector<py::object>>();
+  // The last reference may go while the GIL is released: an engine that is refused lets go of its weights at once.
+  const std::shared_ptr<std::vector<py::object>> owners(new std::vector<py::object>, [](auto* objects) {
+    const py::gil_scoped_acquire gil;
+    delete objects;
+  });
   TensorMap views;
   if (py::isinstance<Checkpoint>(tensors)) {
     owners->push_back(tensors);
     views = tensors.cast<const Checkpoint&>().tensors();
   } else {
-    for (const auto item : tensors.attr("items")()) {
-      const auto pair = item.cast<py::tuple>();
-      auto name = pair[0].cast<std::string>();
-      if (name.starts_with("model.")) name.erase(0, 6);
-      const Array array = read_array(pair[1], "tensor '" + name + "'");
-      check<CheckpointError>(array.kind == Kind::kFloat32 || array.kind == Kind::kBFloat16, "tensor '", name,
-                             "' must be float32 or bfloat16");
-      owners->push_back(array.owner);
-      check<CheckpointError>(views.emplace(name, array.view()).second, "tensor '", name,
-                             "' is given twice, with and without 'model.'");
-    }
+    views = read_tensors(tensors, *owners);
   }
-  const py::gil_scoped_release release;
-  return std::make_unique<Engine>(config, views, options, std::shared_ptr<const void>(std::move(owners)));
+  const NativeCall call;
+  return std::make_unique<Engine>(config, views, options, std::shared_ptr<const void>(owners));
 }
 
 std::map<std::string, std::uint64_t> memory_dict(const MemoryUse& use) {
@@ -57,9 +69,9 @@ void prefill(Engine& self, const py::object& embeds, const py::object& mask, std
   const Array e = read_array(embeds, "embeds", {Kind::kFloat32}, {-1, -1, self.config().hidden_size});
   Array m;
   if (!mask.is_none()) m = read_array(mask, "mask", {Kind::kBool}, {e.shape[0], e.shape[1]});
-  const py::gil_scoped_release release;
+  const NativeCall call;
   self.prefill(
-      e.floats(), static_cast<const std::uint8_t*>(m.data), e.shape[0], e.shape[1], max_new_tokens,
+      e.span<float>(), m.span<std::uint8_t>(), e.shape[0], e.shape[1], max_new_tokens,
       [&](std::int64_t done, std::int64_t total) { return report(progress, [&] { return progress(done, total); }); });
 }
 
@@ -79,11 +91,14 @@ std::vector<std::uint64_t> read_seeds(const py::object& seeds, std::int64_t imag
 
 py::array_t<float> decode(Engine& self, const SamplingParams& params, std::optional<std::int64_t> count,
                           const py::object& noise, const py::object& seeds, const py::object& callback) {
+  check<InvalidRequest>(self.rows() > 0, "decode needs prefilled rows; call prefill first");
+  check<InvalidRequest>(self.rows() % params.branches == 0, self.rows(), " prefilled rows cannot be ", params.branches,
+                        " guidance branches of equally many images");
+  check<InvalidRequest>(noise.is_none() != seeds.is_none(), "decode needs either noise or seeds");
   const std::int64_t images = self.rows() / params.branches, d = self.config().token_dim();
   const std::int64_t n = count.value_or(params.num_tokens - self.position());
   check<InvalidRequest>(n >= 1 && n <= params.num_tokens, "cannot make ", n, " tokens: ", self.position(), " of ",
                         params.num_tokens, " are made");
-  check<InvalidRequest>(noise.is_none() != seeds.is_none(), "decode needs either noise or seeds");
   Array given;
   std::vector<std::uint64_t> drawn;
   if (noise.is_none())
@@ -94,15 +109,14 @@ py::array_t<float> decode(Engine& self, const SamplingParams& params, std::optio
   const auto so_far = [&](std::int64_t made) {
     return out[py::make_tuple(py::ellipsis(), py::slice(0, made, 1), py::slice(0, d, 1))];
   };
-  float* data = out.mutable_data();
+  const std::span<float> data(out.mutable_data(), static_cast<std::size_t>(out.size()));
   const std::int64_t before = self.position();
   std::int64_t made = 0;
   {
-    const py::gil_scoped_release release;
-    made = self.decode(params, n, given.floats(), drawn.empty() ? nullptr : drawn.data(), data,
-                       [&](std::int64_t done, std::int64_t total) {
-                         return report(callback, [&] { return callback(done, total, so_far(done - before)); });
-                       });
+    const NativeCall call;
+    made = self.decode(params, n, given.span<float>(), drawn, data, [&](std::int64_t done, std::int64_t total) {
+      return report(callback, [&] { return callback(done, total, so_far(done - before)); });
+    });
   }
   if (made == n) return out;
   return so_far(made).attr("copy")().cast<py::array_t<float>>();
@@ -128,16 +142,15 @@ py::array_t<float> state(const Engine& self, const std::string& name) {
 
 py::array_t<float> embed_tokens(const Engine& self, const py::object& ids) {
   const Array a = read_array(ids, "ids", {Kind::kInt64}, {-1});
-  const auto* first = static_cast<const std::int64_t*>(a.data);
-  return to_numpy(self.embed_tokens({first, first + a.numel()}), {a.shape[0], self.config().hidden_size});
+  return to_numpy(self.embed_tokens(a.span<std::int64_t>()), {a.shape[0], self.config().hidden_size});
 }
 
 py::array_t<float> project_tokens(const Engine& self, const py::object& tokens) {
   const Array a = read_array(tokens, "tokens", {Kind::kFloat32}, {-1, self.config().token_dim()});
   std::vector<float> out;
   {
-    const py::gil_scoped_release release;
-    out = self.project_tokens(a.floats(), a.shape[0]);
+    const NativeCall call;
+    out = self.project_tokens(a.span<float>());
   }
   return to_numpy(out, {a.shape[0], self.config().hidden_size});
 }

@@ -10,6 +10,7 @@
 #include "cpu/isa.h"
 #include "cpu/ops.h"
 #include "python/arrays.h"
+#include "python/native_call.h"
 #include "python/register.h"
 
 namespace nsrt::python {
@@ -36,7 +37,7 @@ py::array_t<float> linear(const py::object& x, const py::object& weight, const p
                  .silu = silu,
                  .round_x = round_x};
   const cpu::KernelTable& kernels = table(isa);
-  const py::gil_scoped_release release;
+  const NativeCall call;
   cpu::Pool pool(threads);
   cpu::linear(kernels, p, pool);
   return y;
@@ -101,7 +102,7 @@ py::array_t<float> attention(const py::object& q, const py::object& k, const py:
                           .d_head = d,
                           .capacity = capacity};
   const cpu::KernelTable& kernels = table(isa);
-  const py::gil_scoped_release release;
+  const NativeCall call;
   cpu::Pool pool(threads);
   cpu::attention(kernels, p, pool);
   return y;

@@ -40,7 +40,7 @@ int main(int argc, char** argv) try {
   // <|im_start|> "a red circle" <|image_area|> 3*3 <|begin_of_image|>
   const std::vector<std::int64_t> ids = {385, 64, 343, 67, 375, 68, 387, 18, 9, 18, 388};
   const std::vector<float> embeds = engine.embed_tokens(ids);
-  engine.prefill(embeds.data(), nullptr, 1, static_cast<std::int64_t>(ids.size()), 9);
+  engine.prefill(embeds, {}, 1, static_cast<std::int64_t>(ids.size()), 9);
 
   nsrt::SamplingParams params;
   params.num_tokens = 9;
@@ -50,7 +50,7 @@ int main(int argc, char** argv) try {
   const std::vector<float> noise = golden(folder + "/plain.safetensors", "noise");
   const std::vector<float> want = golden(folder + "/plain.safetensors", "tokens");
   std::vector<float> tokens(want.size());
-  engine.decode(params, params.num_tokens, noise.data(), nullptr, tokens.data(), [](auto done, auto total) {
+  engine.decode(params, params.num_tokens, noise, {}, tokens, [](auto done, auto total) {
     std::printf("token %ld of %ld\n", static_cast<long>(done), static_cast<long>(total));
     return true;
   });

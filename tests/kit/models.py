@@ -63,7 +63,7 @@ def random_weights(config: ModelConfig, seed: int = 0, positions: int = 64) -> d
     out = {}
     for name, shape in shapes.items():
         values = torch.randn(shape, generator=generator)
-        if name.endswith("norm.weight") or name.endswith("ln.weight"):
+        if name.endswith(("norm.weight", "ln.weight")):
             values = 1 + 0.2 * values
         elif name.endswith("bias"):
             values = 0.2 * values

@@ -1,8 +1,14 @@
 // The CPU backend: fused against composed stages, and what must not change a single bit.
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
+#include <atomic>
 #include <cstring>
 
 #include "backend/backend.h"
 #include "core/weights.h"
+#include "cpu/pool.h"
 #include "nextstep_rt/error.h"
 #include "random_model.h"
 #include "test_kit.h"
@@ -122,6 +128,39 @@ TEST(a_row_does_not_depend_on_its_neighbours) {
   const auto d = static_cast<std::size_t>(model.config().token_dim());
   for (std::size_t s = 0; s < 3; ++s)
     CHECK(std::memcmp(one.data() + s * d, five.data() + s * 5 * d, d * sizeof(float)) == 0);
+}
+
+TEST(the_callers_float_modes_do_not_reach_the_numbers) {
+#if defined(__SSE__)
+  const RandomModel model(small_config(), DType::kFloat32, 6);
+  const ModelWeights weights = bind_weights(model.config(), model.tensors(), DType::kFloat32);
+  const auto one = make_cpu_backend(weights, DType::kFloat32, 1), two = make_cpu_backend(weights, DType::kFloat32, 2);
+  const auto d = static_cast<std::size_t>(model.config().hidden_size);
+  const std::vector<float> tokens(static_cast<std::size_t>(model.config().token_dim()), 1e-39f);
+  std::vector<float> a(d), b(d), c(d);
+  one->project_tokens(tokens.data(), 1, a.data());
+  const unsigned before = _mm_getcsr();
+  _mm_setcsr(before | 0x8040);  // flush to zero, denormals are zero
+  one->project_tokens(tokens.data(), 1, b.data());
+  two->project_tokens(tokens.data(), 1, c.data());
+  CHECK(_mm_getcsr() == (before | 0x8040));
+  _mm_setcsr(before);
+  CHECK(same_bits(a, b));
+  CHECK(same_bits(a, c));
+#endif
+}
+
+TEST(a_task_that_throws_reaches_the_caller) {
+  cpu::Pool pool(3);
+  for (int thrower = 0; thrower < 3; ++thrower) {
+    CHECK_THROWS(Error, pool.run([&](cpu::Team& team) {
+      if (team.id() == thrower) throw Error("thrown");
+    }),
+                 "thrown");
+  }
+  std::atomic<int> ran = 0;
+  pool.run([&](cpu::Team&) { ++ran; });
+  CHECK(ran == 3);
 }
 
 TEST(a_bad_thread_count_is_refused) {

@@ -41,11 +41,12 @@ struct Request {
 
 std::vector<float> generate(Engine& engine, const Request& r, std::int64_t tokens, std::int64_t at_a_time) {
   const std::int64_t d = engine.config().token_dim();
-  engine.prefill(r.embeds.data(), r.mask.data(), r.rows, r.width, tokens);
+  engine.prefill(r.embeds, r.mask, r.rows, r.width, tokens);
   std::vector<float> all(static_cast<std::size_t>(2 * tokens * d)), part(all.size());
   for (std::int64_t s = 0; s < tokens; s += at_a_time) {
     const std::int64_t n = std::min(at_a_time, tokens - s);
-    CHECK(engine.decode(params(tokens), n, nullptr, r.seeds.data(), part.data()) == n);
+    const std::span<float> out(part.data(), static_cast<std::size_t>(2 * n * d));
+    CHECK(engine.decode(params(tokens), n, {}, r.seeds, out) == n);
     for (std::int64_t i = 0; i < 2; ++i) std::copy_n(part.data() + i * n * d, n * d, all.data() + (i * tokens + s) * d);
   }
   return all;
@@ -68,12 +69,13 @@ TEST(decode_stops_where_the_callback_says_and_goes_on) {
   const auto whole = generate(engine, request, 4, 4);
   const auto d = static_cast<std::size_t>(model.config().token_dim());
   std::vector<float> part(4 * 2 * d);
-  engine.prefill(request.embeds.data(), request.mask.data(), 4, 7, 4);
+  engine.prefill(request.embeds, request.mask, 4, 7, 4);
   const auto stop_at_2 = [](std::int64_t done, std::int64_t) { return done < 2; };
-  CHECK(engine.decode(params(4), 4, nullptr, request.seeds.data(), part.data(), stop_at_2) == 2);
+  CHECK(engine.decode(params(4), 4, {}, request.seeds, part, stop_at_2) == 2);
   CHECK(engine.position() == 2);
   CHECK(std::equal(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(2 * d), whole.begin()));
-  CHECK(engine.decode(params(4), 2, nullptr, request.seeds.data(), part.data()) == 2);
+  const std::span<float> rest(part.data(), 2 * 2 * d);
+  CHECK(engine.decode(params(4), 2, {}, request.seeds, rest) == 2);
   CHECK(std::equal(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(2 * d),
                    whole.begin() + static_cast<std::ptrdiff_t>(2 * d)));
 }
@@ -85,10 +87,10 @@ TEST(an_error_in_a_callback_reaches_the_caller_and_spares_the_engine) {
   const auto whole = generate(engine, request, 3, 3);
   std::vector<float> out(whole.size());
   const auto boom = [](std::int64_t, std::int64_t) -> bool { throw Cancelled("boom"); };
-  CHECK_THROWS(Cancelled, engine.prefill(request.embeds.data(), nullptr, 4, 7, 3, boom), "boom");
-  CHECK_THROWS(InvalidRequest, engine.decode(params(3), 1, nullptr, request.seeds.data(), out.data()), "call prefill");
-  engine.prefill(request.embeds.data(), nullptr, 4, 7, 3);
-  CHECK_THROWS(Cancelled, engine.decode(params(3), 3, nullptr, request.seeds.data(), out.data(), boom), "boom");
+  CHECK_THROWS(Cancelled, engine.prefill(request.embeds, {}, 4, 7, 3, boom), "boom");
+  CHECK_THROWS(InvalidRequest, engine.decode(params(3), 1, {}, request.seeds, out), "call prefill");
+  engine.prefill(request.embeds, {}, 4, 7, 3);
+  CHECK_THROWS(Cancelled, engine.decode(params(3), 3, {}, request.seeds, out, boom), "boom");
   CHECK(whole == generate(engine, request, 3, 3));
 }
 
@@ -96,22 +98,22 @@ TEST(impossible_calls_are_refused_with_their_numbers) {
   const RandomModel model(small_config(), DType::kFloat32, 1);
   Engine engine = make_engine(model);
   const Request r(model.config());
-  std::vector<float> out(1000);
-  CHECK_THROWS(InvalidRequest, engine.prefill(r.embeds.data(), nullptr, 17, 1, 1), "17 rows");
-  CHECK_THROWS(InvalidRequest, engine.prefill(r.embeds.data(), nullptr, 4, 7, 2000), "1024 positions");
+  std::vector<float> out(2 * static_cast<std::size_t>(model.config().token_dim()));
+  CHECK_THROWS(InvalidRequest, engine.prefill(r.embeds, {}, 17, 1, 1), "17 rows");
+  CHECK_THROWS(InvalidRequest, engine.prefill(r.embeds, {}, 4, 7, 2000), "1024 positions");
   const std::vector<std::uint8_t> none(28, 0);
-  CHECK_THROWS(InvalidRequest, engine.prefill(r.embeds.data(), none.data(), 4, 7, 1), "row 0");
-  engine.prefill(r.embeds.data(), r.mask.data(), 4, 7, 2);
+  CHECK_THROWS(InvalidRequest, engine.prefill(r.embeds, none, 4, 7, 1), "row 0");
+  engine.prefill(r.embeds, r.mask, 4, 7, 2);
   SamplingParams p = params(4);
-  CHECK_THROWS(InvalidRequest, engine.decode(p, 3, nullptr, r.seeds.data(), out.data()), "max_new_tokens");
-  CHECK_THROWS(InvalidRequest, engine.decode(p, 5, nullptr, r.seeds.data(), out.data()), "the image has 4");
+  CHECK_THROWS(InvalidRequest, engine.decode(p, 3, {}, r.seeds, out), "max_new_tokens");
+  CHECK_THROWS(InvalidRequest, engine.decode(p, 5, {}, r.seeds, out), "the image has 4");
   p.branches = 3;
-  CHECK_THROWS(InvalidRequest, engine.decode(p, 1, nullptr, r.seeds.data(), out.data()), "3 guidance branches");
+  CHECK_THROWS(InvalidRequest, engine.decode(p, 1, {}, r.seeds, out), "3 guidance branches");
   p = params(4);
   p.guidance_scale = std::numeric_limits<double>::quiet_NaN();
-  CHECK_THROWS(InvalidRequest, engine.decode(p, 1, nullptr, r.seeds.data(), out.data()), "guidance_scale");
-  CHECK_THROWS(InvalidRequest, engine.embed_tokens({1, 50}), "token id 50");
-  CHECK_THROWS(InvalidRequest, engine.decode(params(4), 1, nullptr, nullptr, out.data()), "noise or seeds");
+  CHECK_THROWS(InvalidRequest, engine.decode(p, 1, {}, r.seeds, out), "guidance_scale");
+  CHECK_THROWS(InvalidRequest, engine.embed_tokens(std::vector<std::int64_t>{1, 50}), "token id 50");
+  CHECK_THROWS(InvalidRequest, engine.decode(params(4), 1, {}, {}, out), "noise or seeds");
 }
 
 TEST(values_that_stop_being_finite_name_their_token) {
@@ -121,8 +123,76 @@ TEST(values_that_stop_being_finite_name_their_token) {
   const auto d = static_cast<std::size_t>(model.config().token_dim());
   std::vector<float> noise(3 * 3 * 2 * d, 0.5f), out(3 * 2 * d);
   noise[1 * 3 * 2 * d + d] = std::numeric_limits<float>::infinity();  // start of token 1, image 1
-  engine.prefill(r.embeds.data(), r.mask.data(), 4, 7, 3);
-  CHECK_THROWS(Error, engine.decode(params(3), 3, noise.data(), nullptr, out.data()), "image token 1 of image 1");
+  engine.prefill(r.embeds, r.mask, 4, 7, 3);
+  CHECK_THROWS(Error, engine.decode(params(3), 3, noise, {}, out), "image token 1 of image 1");
+}
+
+TEST(a_broken_token_ends_the_run_and_spares_the_engine) {
+  const RandomModel model(small_config(), DType::kFloat32, 1);
+  Engine engine = make_engine(model);
+  const Request r(model.config());
+  const auto whole = generate(engine, r, 2, 2);
+  const auto d = static_cast<std::size_t>(model.config().token_dim());
+  std::vector<float> noise(2 * 3 * 2 * d, 0.5f), out(2 * 2 * d);
+  noise[3 * 2 * d] = std::numeric_limits<float>::infinity();
+  engine.prefill(r.embeds, r.mask, 4, 7, 2);
+  CHECK_THROWS(Error, engine.decode(params(2), 2, noise, {}, out), "image token 1 of image 0");
+  CHECK_THROWS(InvalidRequest, engine.decode(params(2), 1, noise, {}, out), "call prefill");
+  CHECK(whole == generate(engine, r, 2, 2));
+}
+
+TEST(absurd_counts_do_not_overflow) {
+  const RandomModel model(small_config(), DType::kFloat32, 1);
+  Engine engine = make_engine(model);
+  const Request r(model.config());
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  std::vector<float> out(2 * static_cast<std::size_t>(model.config().token_dim()));
+  CHECK_THROWS(InvalidRequest, engine.prefill(r.embeds, r.mask, 4, 7, kMost), "exceeds the model's 1024");
+  CHECK_THROWS(InvalidRequest, engine.prefill(r.embeds, r.mask, 4, kMost, 1), "columns");
+  engine.prefill(r.embeds, r.mask, 4, 7, 3);
+  CHECK(engine.decode(params(3), 1, {}, r.seeds, out) == 1);
+  CHECK_THROWS(InvalidRequest, engine.decode(params(3), kMost, {}, r.seeds, out), "the image has 3");
+}
+
+TEST(sizes_are_checked_against_the_call) {
+  const RandomModel model(small_config(), DType::kFloat32, 1);
+  Engine engine = make_engine(model);
+  const Request r(model.config());
+  std::vector<float> out(2 * static_cast<std::size_t>(model.config().token_dim()));
+  CHECK_THROWS(InvalidRequest, engine.prefill(r.embeds, r.mask, 5, 7, 1), "embeds has");
+  engine.prefill(r.embeds, r.mask, 4, 7, 3);
+  const std::vector<std::uint64_t> three = {1, 2, 3};
+  CHECK_THROWS(InvalidRequest, engine.decode(params(3), 1, {}, three, out), "seeds has 3 elements; the call needs 2");
+  CHECK_THROWS(InvalidRequest, engine.decode(params(3), 2, {}, r.seeds, out), "out has");
+  CHECK_THROWS(InvalidRequest, engine.decode(params(3), 1, out, {}, out), "noise has");
+}
+
+TEST(branches_cannot_change_within_an_image) {
+  const RandomModel model(small_config(), DType::kFloat32, 1);
+  Engine engine = make_engine(model);
+  const Request r(model.config());
+  std::vector<float> out(2 * static_cast<std::size_t>(model.config().token_dim()));
+  engine.prefill(r.embeds, r.mask, 4, 7, 3);
+  CHECK(engine.decode(params(3), 1, {}, r.seeds, out) == 1);
+  SamplingParams p = params(3);
+  p.branches = 1;
+  const std::vector<std::uint64_t> four = {1, 2, 3, 4};
+  CHECK_THROWS(InvalidRequest, engine.decode(p, 1, {}, four, out), "branches and num_tokens cannot change");
+  p = params(3);
+  p.guidance_scale = 2.0;
+  CHECK(engine.decode(p, 1, {}, r.seeds, out) == 1);
+}
+
+TEST(a_moved_from_engine_says_so) {
+  const RandomModel model(small_config(), DType::kFloat32, 1);
+  const Request r(model.config());
+  Engine first = make_engine(model);
+  const auto whole = generate(first, r, 2, 2);
+  Engine second = std::move(first);
+  CHECK(whole == generate(second, r, 2, 2));
+  CHECK_THROWS(Error, first.rows(), "moved from");
+  first = std::move(second);
+  CHECK(whole == generate(first, r, 2, 2));
 }
 
 TEST(a_second_thread_hears_that_the_engine_is_busy) {
@@ -130,9 +200,9 @@ TEST(a_second_thread_hears_that_the_engine_is_busy) {
   Engine engine = make_engine(model);
   const Request r(model.config());
   std::vector<float> out(2 * static_cast<std::size_t>(model.config().token_dim()));
-  engine.prefill(r.embeds.data(), r.mask.data(), 4, 7, 1);
+  engine.prefill(r.embeds, r.mask, 4, 7, 1);
   bool refused = false;
-  engine.decode(params(1), 1, nullptr, r.seeds.data(), out.data(), [&](std::int64_t, std::int64_t) {
+  engine.decode(params(1), 1, {}, r.seeds, out, [&](std::int64_t, std::int64_t) {
     std::thread([&] {
       try {
         engine.reset();
@@ -153,9 +223,9 @@ TEST(gen_pos_embed_is_used_and_bounds_the_image) {
   Engine a = make_engine(plain), b = make_engine(with);
   const Request r(config);
   CHECK(generate(a, r, 2, 2) != generate(b, r, 2, 2));
-  b.prefill(r.embeds.data(), nullptr, 4, 7, 100);
-  std::vector<float> out(10000);
-  CHECK_THROWS(InvalidRequest, b.decode(params(65), 1, nullptr, r.seeds.data(), out.data()), "gen_pos_embed has 64");
+  b.prefill(r.embeds, {}, 4, 7, 100);
+  std::vector<float> out(2 * static_cast<std::size_t>(config.token_dim()));
+  CHECK_THROWS(InvalidRequest, b.decode(params(65), 1, {}, r.seeds, out), "gen_pos_embed has 64");
 }
 
 TEST(memory_is_planned_before_it_is_held) {

@@ -21,7 +21,11 @@ inline Vec exp(Vec x) {
   return mul(p, pow2(n));
 }
 
-inline Vec silu(Vec x) { return div(x, add(set1(1.0f), exp(sub(zero(), x)))); }
+// x / (1 + exp(-x)). Below -88 it is zero to float32; clamped there, because exp saturates instead of overflowing.
+inline Vec silu(Vec x) {
+  x = max(set1(-88.0f), x);
+  return div(x, add(set1(1.0f), exp(sub(zero(), x))));
+}
 
 // Calls f(offset, count, load, store) for whole vectors, then once for the rest: the same arithmetic for every element.
 template <class F>

@@ -39,9 +39,6 @@ struct Bf16Dot {
 };
 #endif
 
-// The block of rows that follows in memory is fetched while this one is used; one line at a time.
-constexpr int64_t kLineBytes = 64;
-
 template <class D, int NB, int RB, bool Prefetch>
 inline void matmul_block(const MatmulArgs& a, int64_t n, int64_t r) {
   const auto* w = static_cast<const typename D::Weight*>(a.w);
@@ -52,7 +49,7 @@ inline void matmul_block(const MatmulArgs& a, int64_t n, int64_t r) {
   for (int i = 0; i < NB; ++i)
     for (int j = 0; j < RB; ++j) acc[i][j] = zero();
 
-  const int64_t ahead = NB * a.cols;
+  const int64_t ahead = NB * a.cols;  // the block of rows that follows in memory
   int64_t k = 0;
   for (; k + D::kStep <= a.cols; k += D::kStep) {
     typename D::WeightVec wv[NB];
@@ -127,6 +124,7 @@ inline void matmul_typed(const MatmulArgs& a) {
 }
 
 inline void matmul(const MatmulArgs& a) {
+  if (a.rows == 0) return;
 #ifdef NSRT_AVX512_BF16
   if (a.x_dtype == DType::kBFloat16) return matmul_typed<Bf16Dot>(a);
 #endif

@@ -68,11 +68,6 @@ inline float reduce_add(Vec v) {
   const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));
   return _mm_cvtss_f32(_mm_add_ss(d, _mm_shuffle_ps(d, d, 1)));
 }
-inline float reduce_max(Vec v) {
-  const __m128 q = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  const __m128 d = _mm_max_ps(q, _mm_movehl_ps(q, q));
-  return _mm_cvtss_f32(_mm_max_ss(d, _mm_shuffle_ps(d, d, 1)));
-}
 
 // The four sums, each added up in the same order.
 inline void reduce4(Vec a, Vec b, Vec c, Vec d, float* out) {

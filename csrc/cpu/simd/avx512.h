@@ -65,7 +65,6 @@ inline float reduce_add(Vec v) {
   const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));
   return _mm_cvtss_f32(_mm_add_ss(d, _mm_shuffle_ps(d, d, 1)));
 }
-inline float reduce_max(Vec v) { return _mm512_reduce_max_ps(v); }
 
 // The four sums, each added up in the same order.
 inline void reduce4(Vec a, Vec b, Vec c, Vec d, float* out) {

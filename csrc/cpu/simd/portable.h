@@ -91,11 +91,6 @@ inline Vec pow2(Vec n) {
 inline float reduce_add(Vec v) {
   return ((v.v[0] + v.v[4]) + (v.v[2] + v.v[6])) + ((v.v[1] + v.v[5]) + (v.v[3] + v.v[7]));
 }
-inline float reduce_max(Vec v) {
-  float m = v.v[0];
-  for (int i = 1; i < kLanes; ++i) m = v.v[i] > m ? v.v[i] : m;
-  return m;
-}
 inline void reduce4(Vec a, Vec b, Vec c, Vec d, float* out) {
   out[0] = reduce_add(a);
   out[1] = reduce_add(b);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,13 +31,14 @@ struct MemoryUse {
   std::uint64_t scratch = 0;
 };
 
-// Called after each token and between chunks of prefill. Return false to stop after this token.
-// Throwing stops too and reaches the caller of the engine.
+// Called after each token and between chunks of prefill. Return false to stop after this token. Throwing stops too and
+// reaches the caller of the engine.
 using ProgressFn = std::function<bool(std::int64_t done, std::int64_t total)>;
 
 // One intermediate buffer of the last token, for tests that compare stage by stage.
 enum class StateBuffer { kHidden, kCond, kModulation, kVelocity, kLatent };
 
+// Not shared between threads: a call while another runs throws Error. rows() and position() may be read at any time.
 class Engine {
  public:
   // `tensors` (and what `keep_alive` owns) must outlive the engine's use of them: keep_alive is held for that.
@@ -54,26 +56,29 @@ class Engine {
   std::string backend() const;
 
   // Token ids [n] -> embeddings [n, hidden_size].
-  std::vector<float> embed_tokens(const std::vector<std::int64_t>& ids) const;
+  std::vector<float> embed_tokens(std::span<const std::int64_t> ids) const;
   // Image tokens [n, token_dim] -> embeddings [n, hidden_size] (image_in_projector).
-  std::vector<float> project_tokens(const float* tokens, std::int64_t n) const;
+  std::vector<float> project_tokens(std::span<const float> tokens) const;
 
   // What a request would allocate, before it does: `positions` counts a row's prompt and image tokens.
   MemoryUse plan(std::int64_t rows, std::int64_t positions, std::int64_t steps) const;
   MemoryUse memory() const;
 
   // Starts afresh with `rows` sequences. embeds [rows, width, hidden_size]; mask [rows, width] is zero where a
-  // column is padding (anywhere: rows are kept ragged, pads dropped); null means no padding.
-  // Room is made for max_new_tokens image tokens a row.
-  void prefill(const float* embeds, const std::uint8_t* mask, std::int64_t rows, std::int64_t width,
+  // column is padding (anywhere: rows are kept ragged, pads dropped); empty means no padding.
+  // Room is made for max_new_tokens image tokens a row. Throws InvalidRequest, Error when memory does not suffice,
+  // Cancelled when `progress` returns false.
+  void prefill(std::span<const float> embeds, std::span<const std::uint8_t> mask, std::int64_t rows, std::int64_t width,
                std::int64_t max_new_tokens, const ProgressFn& progress = {});
 
   // Generates up to `count` more tokens of each image and writes them to out [images, count, token_dim],
-  // images = rows / params.branches. Noise is either `noise` [count, 1 + steps, images, token_dim], or, when null,
-  // drawn from `seeds` [images] by the counter-based generator of noise.h. Returns the number of tokens made:
-  // fewer than count only when `progress` stopped it.
-  std::int64_t decode(const SamplingParams& params, std::int64_t count, const float* noise, const std::uint64_t* seeds,
-                      float* out, const ProgressFn& progress = {});
+  // images = rows / params.branches. Noise is either `noise` [count, 1 + steps, images, token_dim], or, when that is
+  // empty, drawn from `seeds` [images] by normal_noise(). Returns the number of tokens made: fewer than count only when
+  // `progress` stopped it. Between calls of one image all but branches and num_tokens may change. Tokens made before an
+  // exception of `progress` are in `out`. Throws InvalidRequest; Error at the token where values stop being finite,
+  // after which the rows are forgotten.
+  std::int64_t decode(const SamplingParams& params, std::int64_t count, std::span<const float> noise,
+                      std::span<const std::uint64_t> seeds, std::span<float> out, const ProgressFn& progress = {});
 
   // Forgets the sequences; memory is kept for the next request.
   void reset();
@@ -82,12 +87,14 @@ class Engine {
   std::int64_t position() const;
 
   // A copy of an intermediate of the last token:
-  // kHidden, kCond [rows, hidden_size]; kModulation [steps * rows, (3*layers + 2) * fm_head_dim];
-  // kVelocity [rows, token_dim] of the last evaluation; kLatent [images, token_dim] before normalization.
+  // kHidden (with gen_pos_embed where the model uses it), kCond [rows, hidden_size]; kModulation [steps * rows,
+  // (3*layers + 2) * fm_head_dim]; kVelocity [rows, token_dim] of the last evaluation; kLatent [images, token_dim]
+  // before normalization.
   std::vector<float> state(StateBuffer which) const;
 
  private:
   struct Impl;
+  Impl& impl() const;
   std::unique_ptr<Impl> impl_;
 };
 

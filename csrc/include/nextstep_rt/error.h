@@ -24,7 +24,7 @@ class InvalidRequest : public Error {
   using Error::Error;
 };
 
-// The progress callback asked to stop with an error (e.g. Ctrl-C); the engine stays usable after reset().
+// A progress callback stopped prefill; the engine is as after reset().
 class Cancelled : public Error {
  public:
   using Error::Error;
