@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def token_times(engine: Any, rows: int, steps: int, tokens: int) -> list[float]:
     )
     stamps = [time.perf_counter()]
     engine.decode(params, seeds=range(rows // branches), callback=lambda *_: stamps.append(time.perf_counter()))
-    return [b - a for a, b in zip(stamps, stamps[1:], strict=False)][WARM_UP:]
+    return [b - a for a, b in pairwise(stamps)][WARM_UP:]
 
 
 def measure(

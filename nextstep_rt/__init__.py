@@ -63,7 +63,7 @@ def _load(module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name == f"{__name__}._core":
             raise ImportError(
-                "the native module of nextstep_rt is not installed for this Python; run `pip install .` in its source tree"
+                "nextstep_rt has no native module for this Python; run `pip install .` in its source tree"
             ) from error
         raise
 
