@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _core
 from .config import byte_size
-from .errors import InvalidRequest
+from .errors import Error, InvalidRequest
 from .request import Request
 from .tokenizer import PromptTokenizer, TokenBatch
 
@@ -154,10 +154,22 @@ class _Listener:
 
     def __call__(self, position: int, _: int, tokens: Any) -> bool:
         clock = time.perf_counter()
-        answer = self.callback(self.before + position, self.total, tokens)
+        view = np.asarray(tokens).view()
+        view.flags.writeable = False  # the memory is the result's
+        answer = self.callback(self.before + position, self.total, view)
         self.seconds += time.perf_counter() - clock
         self.stopped = isinstance(answer, (bool, np.bool_)) and not answer
         return not self.stopped
+
+
+def _decode(engine: EngineLike, params: Any, noise: Any, seeds: Any, listener: _Listener, first: int) -> Any:
+    """decode(), whose errors count images from the batch's first: say which of the request that is."""
+    try:
+        return engine.decode(params, noise=noise, seeds=seeds, callback=listener)
+    except Error as error:
+        if first == 0 or type(error) is not Error:
+            raise
+        raise Error(f"{error} (images counted from image {first} of the request)") from error
 
 
 def run_batches(
@@ -191,7 +203,7 @@ def run_batches(
         clock = time.perf_counter()
         noise = None if request.noise is None else np.ascontiguousarray(request.noise[:, :, start:stop])
         seeds = list(request.seeds[start:stop]) if noise is None else None
-        made = np.asarray(engine.decode(params, noise=noise, seeds=seeds, callback=listener))
+        made = np.asarray(_decode(engine, params, noise, seeds, listener, start))
         run.seconds["decode_s"] += time.perf_counter() - clock
         run.tokens[start:stop, : made.shape[1]] = made
         run.tokens_done[start:stop] = [made.shape[1]] * (stop - start)

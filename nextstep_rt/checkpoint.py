@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config import read_json, show
+from .config import show
 from .errors import CheckpointError, InvalidRequest
+from .vae.config import VaeConfig
 
 if TYPE_CHECKING:
     from ._core import Checkpoint, ModelConfig
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 _REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 # Weights, tokenizer and VAE; never the repository's Python code, which this package does not run.
 _HUB_FILES = ["*.json", "*.safetensors", "*.pt", "*.txt"]
-
-_RELEASED_LEVELS = [1, 2, 4, 4]
 
 
 def resolve_model(model: str | os.PathLike[str], revision: str | None = None) -> str:
@@ -121,12 +120,13 @@ class Geometry:
 
     @classmethod
     def of(cls, config: ModelConfig, vae_folder: str) -> Geometry:
-        """From the model's config and the VAE's config.json, whose levels each halve the image but the last."""
-        path = os.path.join(vae_folder, "config.json")
-        levels = read_json(path).get("ch_mult", _RELEASED_LEVELS)
-        if not isinstance(levels, list) or not 1 <= len(levels) <= 8:
-            raise CheckpointError(f"{path}: ch_mult must be a list of 1 to 8 numbers, not {show(levels)}")
-        vae_factor = 2 ** (len(levels) - 1)
+        """From the model's config and the VAE's config.json, whose levels each halve the image but the last.
+
+        Raises `CheckpointError` where the VAE's config is wrong or belongs to another model.
+        """
+        vae = VaeConfig.from_folder(vae_folder)
+        _check_belongs(config, vae, os.path.join(vae_folder, "config.json"))
+        vae_factor = vae.down_factor
         factor = vae_factor * config.latent_patch_size
         # A latent_size no multiple of the patch would make a native size nobody can ask for.
         side = max(config.latent_size * vae_factor // factor, 1) * factor
@@ -139,6 +139,21 @@ class Geometry:
             config.latent_channels,
             config.max_position_embeddings,
         )
+
+
+def _check_belongs(config: ModelConfig, vae: VaeConfig, path: str) -> None:
+    pairs = [("z_channels", vae.z_channels, "latent_channels", config.latent_channels)]
+    if vae.encoder_norm and vae.psz is not None:
+        pairs.append(("psz", vae.psz, "latent_patch_size", config.latent_patch_size))
+    for name, value, model_name, wanted in pairs:
+        if value != wanted:
+            raise CheckpointError(
+                f"{path} has {name} = {value}, but the model's config.json has {model_name} = {wanted}: they must be "
+                "equal; this VAE belongs to another model"
+            )
+    for name, value in (("in_channels", vae.in_channels), ("out_ch", vae.out_ch)):
+        if value != 3:
+            raise CheckpointError(f"{path} has {name} = {value}: it must be 3, for red, green and blue")
 
 
 def weight_dtype(checkpoint: Checkpoint) -> str:

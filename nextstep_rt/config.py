@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
 import numbers
 import os
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import CheckpointError, InvalidRequest
+from .jsonfile import read_json as read_json
 
 SOLVERS = ("sde", "sde-final-ode", "euler", "heun", "flow-sde", "flow-cps")
 SCHEDULES = ("constant", "linear")
@@ -24,7 +24,6 @@ MAX_STEPS = 1000
 MAX_GUIDANCE = 1000.0
 MAX_SIDE = 65536
 MAX_PROMPT_CHARS = 100_000
-MAX_JSON_BYTES = 64 << 20
 
 
 def show(value: object) -> str:
@@ -72,7 +71,8 @@ def real(name: str, value: object, low: float, high: float) -> float:
 
 def flag(name: str, value: object) -> bool:
     """True or False and nothing that merely looks like it (numpy's bool is taken)."""
-    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+    kind = type(value)
+    if kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_")):
         return bool(value)
     raise InvalidRequest(f"{name} must be True or False, not {show(value)}")
 
@@ -171,20 +171,3 @@ class GenerationConfig:
             return cls(**stated)
         except InvalidRequest as error:
             raise CheckpointError(f"{path}: {error}; correct the file or delete it to use the defaults") from None
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """The JSON object in a file. Raises `CheckpointError` when the file is absent, huge, or no JSON object."""
-    try:
-        size = os.path.getsize(path)
-        if size > MAX_JSON_BYTES:
-            raise CheckpointError(f"{path} has {size} bytes: too large for a JSON file of a checkpoint")
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds {show(value)}: expected a JSON object")
-    return value

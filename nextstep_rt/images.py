@@ -54,12 +54,16 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
 
 
 def _grey_from_wide(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float grey to 8 bits, by what such files hold: 0..65535, or 0..1 for floats."""
+    """16-bit, 32-bit and float grey to 8 bits. 16-bit files say their range; the others hold 0..1, 0..255 or 0..65535,
+    give or take the overshoot of a resampling.
+    """
     values = np.asarray(image).astype(np.float64)
     values = np.nan_to_num(values, nan=0.0, posinf=65535.0, neginf=0.0)
-    top = 65535.0
-    if image.mode == "F":
-        top = 1.0 if values.max() <= 1.0 else 255.0 if values.max() <= 255.0 else 65535.0
+    top, most = 65535.0, values.max()
+    if image.mode == "F" and most <= 1.5:
+        top = 1.0
+    elif image.mode in ("F", "I") and most <= 1.5 * 255.0:
+        top = 255.0
     return Image.fromarray(np.rint(np.clip(values / top, 0.0, 1.0) * 255.0).astype(np.uint8))
 
 
@@ -84,7 +88,7 @@ def load_image(source: object) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source))
     if isinstance(source, (str, os.PathLike)):
-        what = f"the image {os.fspath(source)!s}"
+        what = f"the image {show(os.fspath(source))}"
         if not os.path.exists(source):
             raise InvalidRequest(f"{what} does not exist")
         if not os.path.isfile(source):
@@ -110,14 +114,20 @@ def load_image(source: object) -> Image.Image:
         raise InvalidRequest(f"{what} cannot be read as a picture: {error}") from error
 
 
+def held_ratio(ratio: float) -> float:
+    """A picture's ratio of sides, held to 8:1: past that a picture is a line."""
+    return min(max(ratio, 1 / 8), 8.0)
+
+
 def fit_size(size: tuple[int, int], tokens: int, factor: int) -> tuple[int, int]:
     """(height, width) near a picture's aspect ratio with about `tokens` image tokens, in multiples of `factor`.
 
     size is PIL's (width, height).
     """
     width, height = size
-    h = min(max(round(math.sqrt(tokens * height / width)), 1), tokens)
-    w = min(max(round(math.sqrt(tokens * width / height)), 1), tokens)
+    ratio = held_ratio(height / width)
+    h = min(max(round(math.sqrt(tokens * ratio)), 1), tokens)
+    w = min(max(round(math.sqrt(tokens / ratio)), 1), tokens)
     return h * factor, w * factor
 
 

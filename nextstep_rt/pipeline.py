@@ -13,7 +13,7 @@ from . import _core
 from .batching import EngineLike, Run, check_memory, run_batches, tokenize
 from .checkpoint import Geometry, resolve_model, resolve_vae, weight_dtype
 from .config import GenerationConfig, byte_size, choice, show, whole
-from .errors import Error, InvalidRequest
+from .errors import CheckpointError, Error, InvalidRequest
 from .images import to_pil, to_unit
 from .options import CallOptions, call_signature, check_options
 from .patches import unpatchify
@@ -48,11 +48,19 @@ class Pipeline:
         vae_folder = resolve_vae(folder, self.config.vae_name_or_path)
         self.geometry = Geometry.of(self.config, vae_folder)
         self.defaults = GenerationConfig.from_folder(folder)
+        self._check_defaults()
         self.tokenizer = PromptTokenizer(folder, self.config)
         self.vision = Vision(vae_folder, device=device)
         # Reentrant, so that a callback may decode a preview; _running keeps it from starting a generation within one.
         self._lock = threading.RLock()
         self._running = False
+
+    def _check_defaults(self) -> None:
+        try:
+            build_request("", {}, self.geometry, self.defaults)
+        except InvalidRequest as error:
+            path = os.path.join(self.folder, "generation_config.json")
+            raise CheckpointError(f"{path} states defaults that this model cannot run: {error}") from None
 
     @classmethod
     def from_pretrained(
@@ -179,7 +187,7 @@ class Pipeline:
         return GenerationResult(
             images=images,
             tokens=run.trimmed(),
-            seeds=request.seeds,
+            seeds=request.seeds if request.noise is None else (),
             timings=timings,
             tokens_done=tuple(run.tokens_done),
             notes=list(request.notes),
@@ -198,7 +206,14 @@ class Pipeline:
             if whole(name, side, 1, 1 << 16) % factor:
                 raise InvalidRequest(f"{name} {side} is not a multiple of {factor}")
         count = (height // factor) * (width // factor)
-        made = np.asarray(tokens, dtype=np.float32)
+        if count > self.geometry.max_positions:
+            raise InvalidRequest(
+                f"{height}x{width} makes {count} image tokens: this model has {self.geometry.max_positions}"
+            )
+        try:
+            made = np.asarray(tokens, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise InvalidRequest(f"tokens must be an array of numbers, not {show(tokens)}") from None
         if made.ndim != 3 or made.shape[1] > count or made.shape[2] != d:
             raise InvalidRequest(
                 f"tokens have shape {made.shape}: expected (images, at most {count}, {d}) for {height}x{width}"

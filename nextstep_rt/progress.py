@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,14 @@ def check_progress(progress: object) -> None:
     """Raise `InvalidRequest` unless progress is None, a bool or a callable."""
     if progress is not None and not isinstance(progress, bool) and not callable(progress):
         raise InvalidRequest(f"progress must be None, True, False or a function of (done, total), not {show(progress)}")
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a standard stream is a terminal; one that was closed before Python started is None, and none."""
+    try:
+        return stream is not None and bool(stream.isatty())
+    except ValueError:  # closed since
+        return False
 
 
 @contextmanager
@@ -34,7 +43,10 @@ def _discard(_: Any) -> None:
 
 @contextmanager
 def token_bar(label: str = "image tokens") -> Iterator[Callable[[int, int], None]]:
-    """A rich bar on stderr with tokens done, tokens/s and the time left; gone when it closes."""
+    """A rich bar with tokens done, tokens/s and the time left; gone when it closes, only where stderr is a screen."""
+    if not is_terminal(sys.stderr):
+        yield lambda done, total: None
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -54,6 +66,8 @@ def token_bar(label: str = "image tokens") -> Iterator[Callable[[int, int], None
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    # What is printed meanwhile goes above the bar, but only to a screen: a pipe must get it on stdout, untouched.
+    above = is_terminal(sys.stdout)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=above) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -12,7 +12,7 @@ import numpy as np
 from .checkpoint import Geometry
 from .config import GenerationConfig, choice, show, text, whole
 from .errors import InvalidRequest
-from .images import fit_size, load_image, resize_to
+from .images import fit_size, held_ratio, load_image, resize_to
 from .tokenizer import IMAGE_MARKER, split_marker
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def build_request(
             f"{len(prompts)} prompts x {per_prompt} images are {count}: at most {MAX_IMAGES} in one request"
         )
     output_type = choice("output_type", options.get("output_type", "pil"), OUTPUT_TYPES)
+    if options.get("seed") is not None and options.get("noise") is not None:
+        raise InvalidRequest("seed and noise were both given: noise takes the place of a seed's, so give one of them")
     source = options.get("image")
     settings = _check_edit(prompts, source, settings, explicit="image_guidance_scale" in given)
     image = None if source is None else load_image(source)
@@ -195,8 +197,8 @@ def _size(settings: GenerationConfig, geometry: Geometry, image: Image.Image | N
 
 
 def _other_side(side: int, ratio: float, factor: int) -> int:
-    """The side that goes with a given one at a picture's ratio, held to 8:1: past that a picture is a line."""
-    return max(round(side * min(max(ratio, 1 / 8), 8.0) / factor), 1) * factor
+    """The side that goes with a given one at a picture's ratio."""
+    return max(round(side * held_ratio(ratio) / factor), 1) * factor
 
 
 def _seeds(seed: object, count: int) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ class GenerationResult:
                 float32 [N,C,h,w]. After a stop: only the images that were finished, in order.
     tokens      float32 [N, tokens, token_dim]; after a stop as many as the furthest image has, and zeros in the others
     tokens_done finished tokens of each image
-    seeds       one an image: an image comes out the same alone with its own seed
+    seeds       one an image: an image comes out the same alone with its own seed; empty where noise was given
     timings     seconds: load_s (the pipeline's, once), vae_load_s (the first image's), tokenize_s, prefill_s,
                 decode_s (without the time spent in callbacks), vae_s, total_s; and ms_per_token, the time of one
                 engine step, which makes a token of every image of the batch
@@ -37,6 +37,6 @@ class GenerationResult:
     complete: bool = True
 
     @property
-    def seed(self) -> int:
-        """The first image's seed."""
-        return self.seeds[0]
+    def seed(self) -> int | None:
+        """The first image's seed; None where noise was given."""
+        return self.seeds[0] if self.seeds else None

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 IMAGE_MARKER = "<image>"
 AREA_TOKEN = "<|image_area|>"
+# config.json's names of the ids of the tokens that rows are built with.
+CONTROL_TOKENS = {
+    "boi": "<|begin_of_image|>",
+    "eoi": "<|end_of_image|>",
+    "image_placeholder_id": "<|image_placeholder|>",
+}
 
 
 def clean_text(text: str) -> str:
@@ -131,6 +137,17 @@ class PromptTokenizer:
 
     def _check_fit(self, full: Tokenizer, config: ModelConfig, path: str) -> None:
         ids = {"boi": self.boi, "eoi": self.eoi, "image_placeholder_id": self.placeholder, "pad_token_id": self.pad}
+        for name, token in CONTROL_TOKENS.items():
+            if ids[name] < 0:
+                raise CheckpointError(f"config.json has no {name!r}, the id of {token!r}: add it")
+            found = full.token_to_id(token)
+            if found is not None and found != ids[name]:
+                raise CheckpointError(
+                    f"config.json says {name} is {ids[name]}, but {path} has {token!r} as {found}: "
+                    "they belong to different models, or one was edited"
+                )
+        if not self.encode_text("a"):
+            raise CheckpointError(f"{path} turns text into no tokens at all: its vocabulary is empty or damaged")
         largest = max(full.get_vocab(with_added_tokens=True).values(), default=0)
         for name, value in {**ids, "largest tokenizer id": largest}.items():
             if not 0 <= value < config.vocab_size:
@@ -144,7 +161,10 @@ class PromptTokenizer:
         pieces = [clean_text(text)]
         while pieces:
             piece = pieces.pop()
-            encoding = self._text.encode(piece, add_special_tokens=False)
+            try:
+                encoding = self._text.encode(piece, add_special_tokens=False)
+            except Exception as error:  # the library raises bare Exceptions, e.g. for a vocabulary without its [UNK]
+                raise CheckpointError(f"tokenizer.json cannot encode {show(piece)}: {error}") from None
             spans = [span for token, span in zip(encoding.ids, encoding.offsets, strict=True) if token in self._added]
             if spans:
                 pieces += reversed(_cut(piece, spans))

@@ -6,7 +6,6 @@ convolutions round differently from one thread count to another, and an image mu
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,11 @@ import numpy as np
 
 from ._core import normal_noise
 from .checkpoint import Geometry
-from .config import read_json
+from .errors import Error
 from .images import to_model
 from .patches import patchify
 from .request import Request
+from .vae.config import VaeConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +30,9 @@ class Vision:
     """Pixels to image tokens and latents to pixels. Importing this loads no torch; the first image does."""
 
     def __init__(self, folder: str, *, device: str) -> None:
-        """The VAE's folder; the device falls back to the CPU where torch has no CUDA."""
+        """The VAE's folder; the device falls back to the CPU where torch has no CUDA. Raises `CheckpointError`."""
         self.folder, self._device = folder, device
+        self.config = VaeConfig.from_folder(folder)
         self._vae: VAE | None = None
         self._lock = threading.Lock()
 
@@ -49,17 +50,17 @@ class Vision:
 
     def peak_bytes(self, height: int, width: int) -> int:
         """About what decoding or encoding one image allocates: four full-size float32 feature maps, and workspace."""
-        config = read_json(os.path.join(self.folder, "config.json"))
-        channels, levels = config.get("ch", 128), config.get("ch_mult", [1, 2])
-        return int(4 * 4 * channels * max(levels[:2]) * height * width) + (64 << 20)
+        channels = self.config.ch * max(self.config.ch_mult[:2])
+        return 4 * 4 * channels * height * width + (64 << 20)
 
     def decode(self, latent: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scaled latent float32 [C,h,w] -> pixels float32 [3,H,W] in about -1..1."""
+        """Scaled latent float32 [C,h,w] -> float32 [3,H,W] in about -1..1. Raises `Error` where one is not finite."""
         import torch
 
         vae = self.load()
         pixels: Any = vae.decode(torch.from_numpy(np.ascontiguousarray(latent))[None])
         array: NDArray[np.float32] = pixels[0].cpu().numpy()
+        _check_finite("decoding gave pixels", array)
         return array
 
     def image_tokens(self, image: Image.Image, request: Request, geometry: Geometry) -> list[NDArray[np.float32]]:
@@ -67,6 +68,7 @@ class Vision:
 
         A VAE that samples its posterior does so with each image's own seed, at a token index past the image's, so an
         edit repeats and does not depend on its batch; with the caller's noise it takes the mean.
+        Raises `Error` where a latent is not finite.
         """
         import torch
 
@@ -80,5 +82,12 @@ class Vision:
             if samples:
                 noise[:] = np.asarray(normal_noise(seed, request.num_tokens, 0, noise.size)).reshape(shape)
             latent: Any = vae.encode(pixels, noise=torch.from_numpy(noise))
-            made[seed] = np.ascontiguousarray(patchify(latent[0].cpu().numpy(), geometry.patch))
+            array = latent[0].cpu().numpy()
+            _check_finite("encoding the input picture gave latents", array)
+            made[seed] = np.ascontiguousarray(patchify(array, geometry.patch))
         return [made[seed if samples else 0] for seed in request.seeds]
+
+
+def _check_finite(what: str, values: NDArray[np.float32]) -> None:
+    if not np.isfinite(values).all():
+        raise Error(f"{what} that are not finite; run `nextstep-rt info --verify` on the checkpoint")

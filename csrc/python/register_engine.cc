@@ -106,8 +106,11 @@ py::array_t<float> decode(Engine& self, const SamplingParams& params, std::optio
   else
     given = read_array(noise, "noise", {Kind::kFloat32}, {n, 1 + params.num_inference_steps, images, d});
   py::array_t<float> out = make_floats({images, n, d});
+  // Read-only: the memory is the result's.
   const auto so_far = [&](std::int64_t made) {
-    return out[py::make_tuple(py::ellipsis(), py::slice(0, made, 1), py::slice(0, d, 1))];
+    py::object view = out[py::make_tuple(py::ellipsis(), py::slice(0, made, 1), py::slice(0, d, 1))];
+    view.attr("setflags")(py::arg("write") = false);
+    return view;
   };
   const std::span<float> data(out.mutable_data(), static_cast<std::size_t>(out.size()));
   const std::int64_t before = self.position();

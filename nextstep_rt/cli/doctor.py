@@ -6,12 +6,13 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 
-from .errors import fail, guarded
+from .errors import fail, guarded, say
 
 _PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "huggingface_hub", "pillow", "typer", "rich")
 
@@ -21,7 +22,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     """Print the build, the instruction set, the backends and versions, and draw a test image."""
     report = examine()
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        say(json.dumps(report, indent=2))
     else:
         _print(report)
     if report["problems"]:
@@ -41,19 +42,26 @@ def examine() -> dict[str, Any]:
     }
     try:
         from .. import _core
-    except ImportError as error:
+    except Exception as error:
         problems.append(f"the native module does not load ({error}): install the package again")
         return report
-    report.update(
-        version=_core.__version__,
-        build=dict(_core.build_info()),
-        isa=_core.isa(),
-        isa_levels=list(_core.isa_levels()),
-        isa_forced=os.environ.get("NSRT_ISA"),
-        max_rows=_core.MAX_ROWS,
-        available_memory=int(_core.available_memory()),
-        backends={"native/cpu": True, "native/cuda": _core.build_info().get("cuda") == "on", "reference": True},
-    )
+    checks: dict[str, Callable[[], Any]] = {
+        "version": lambda: _core.__version__,
+        "build": lambda: dict(_core.build_info()),
+        "isa": _core.isa,
+        "isa_levels": lambda: list(_core.isa_levels()),
+        "isa_forced": lambda: os.environ.get("NSRT_ISA"),
+        "max_rows": lambda: _core.MAX_ROWS,
+        "available_memory": lambda: int(_core.available_memory()),
+    }
+    for name, check in checks.items():
+        try:
+            report[name] = check()
+        except Exception as error:
+            report[name] = None
+            problems.append(f"{name} cannot be told: {error}")
+    cuda = (report["build"] or {}).get("cuda") == "on"
+    report["backends"] = {"native/cpu": report["isa"] is not None, "native/cuda": cuda, "reference": True}
     if report["packages"].get("torch") is None:
         report["backends"]["reference"] = False
     report["demo"] = _try_demo(problems)
@@ -65,7 +73,9 @@ def _version(name: str, problems: list[str]) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         problems.append(f"the package {name} is missing: pip install {name}")
-        return None
+    except Exception as error:  # a damaged installation
+        problems.append(f"the package {name} cannot be read ({error}): install it again")
+    return None
 
 
 def _try_demo(problems: list[str]) -> str:
@@ -89,8 +99,8 @@ def _try_demo(problems: list[str]) -> str:
 def _print(report: dict[str, Any], indent: int = 0) -> None:
     for name, value in report.items():
         if isinstance(value, dict):
-            typer.echo(f"{' ' * indent}{name}")
+            say(f"{' ' * indent}{name}")
             _print(value, indent + 2)
         elif name != "problems":
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            typer.echo(f"{' ' * indent}{name:<{20 - indent}} {shown}")
+            say(f"{' ' * indent}{name:<{20 - indent}} {shown}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,54 +12,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..batching import images_per_batch
-from ..errors import InvalidRequest
 from ..images import write_png
 from ..pipeline import Pipeline
-from ..progress import reporting
+from ..progress import is_terminal, reporting
 from ..request import Request
+from .errors import say
+from .files import output_paths
+from .names import speaking_flags
 
 if TYPE_CHECKING:
     from ..result import GenerationResult
-
-
-def read_prompts(prompt: str | None, file: Path | None) -> list[str]:
-    """The one prompt, or the file's lines; exactly one of the two. Raises `InvalidRequest`."""
-    if (prompt is None) == (file is None):
-        raise InvalidRequest("give a prompt, or --prompts-file with one prompt a line (one of the two)")
-    if file is None:
-        return [prompt or ""]
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InvalidRequest(f"cannot read {file}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{file} is not UTF-8 text: {error}") from None
-    prompts = [line for line in lines if line.strip()]
-    if not prompts:
-        raise InvalidRequest(f"{file} holds no prompt: write one a line")
-    return prompts
-
-
-def output_paths(output: Path, count: int) -> list[Path]:
-    """out.png, or out-0001.png ... for several. Checked before any work is done; raises `InvalidRequest`."""
-    if output.suffix == "":
-        output = output.with_name(output.name + ".png") if output.name else output
-    if output.suffix.lower() != ".png":
-        raise InvalidRequest(f"the output {output} must end in .png")
-    folder = output.parent
-    if not folder.is_dir():
-        raise InvalidRequest(f"there is no folder {folder} for the output: make it with mkdir -p")
-    if not os.access(folder, os.W_OK):
-        raise InvalidRequest(f"the folder {folder} is not writable: choose another output with -o")
-    paths = (
-        [output]
-        if count == 1
-        else [output.with_name(f"{output.stem}-{i + 1:04d}{output.suffix}") for i in range(count)]
-    )
-    for path in paths:
-        if path.exists() and not path.is_file():
-            raise InvalidRequest(f"the output {path} exists and is not a file: choose another with -o")
-    return paths
 
 
 @dataclass
@@ -73,11 +34,12 @@ class Totals:
 
 
 def draw(
-    *, prompts: list[str], output: Path, preview: bool, quiet: bool, model: dict[str, Any], settings: dict[str, Any]
+    *, prompts: list[str], output: str, preview: bool, quiet: bool, model: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     """Load, check everything, then draw and save batch by batch. Results go to stdout, notes to stderr."""
-    pipe = Pipeline.from_pretrained(**model)
-    request = pipe.check(prompts, **settings)
+    with speaking_flags():
+        pipe = Pipeline.from_pretrained(**model)
+        request = pipe.check(prompts, **settings)
     paths = output_paths(output, request.num_images)
     for note in request.notes:
         typer.echo(f"note: {note}", err=True)
@@ -85,7 +47,7 @@ def draw(
     begin, totals = time.perf_counter(), Totals()
     size = images_per_batch(request.branches)
     batches = -(-request.num_images // size)
-    with reporting(sys.stderr.isatty() and not quiet) as report:
+    with reporting(is_terminal(sys.stderr) and not quiet) as report:
         for number, (start, stop) in enumerate(_spans(request.num_images, size)):
             before = number * request.num_tokens
             listen = _listener(pipe, request, paths[start:stop], start, preview)
@@ -94,15 +56,14 @@ def draw(
                 report(before + step, batches * request.num_tokens)
                 listen(step, tokens)
 
-            result = pipe(**_part(request, settings, start, stop), callback=on_token)
-            _save(result, paths[start:stop])
+            with speaking_flags():
+                result = pipe(**_part(request, settings, start, stop), callback=on_token)
+            _save(result, paths[start:stop], quiet=quiet)
             totals.images += stop - start
             totals.tokens += request.num_tokens
             totals.decode_s += result.timings["decode_s"]
-    for path, seed in zip(paths, request.seeds, strict=True):
-        typer.echo(str(path) if quiet else f"{path}  seed {seed}")
     if not quiet:
-        typer.echo(_summary(totals, time.perf_counter() - begin, pipe))
+        say(_summary(totals, time.perf_counter() - begin, pipe))
 
 
 def _summary(totals: Totals, seconds: float, pipe: Pipeline) -> str:
@@ -116,9 +77,15 @@ def _spans(count: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _part(request: Request, settings: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
-    """The call for images start..stop: each with its own prompt and seed, so the cut does not show in them."""
+    """The call for images start..stop: each with its own prompt and seed, so the cut does not show in them.
+
+    The picture is the one that was checked: the file may be an output of this very command, and so overwritten by now.
+    """
     prompts = [request.prompts[i // request.images_per_prompt] for i in range(start, stop)]
-    fixed = {"height": request.height, "width": request.width, "seed": list(request.seeds[start:stop])}
+    fixed: dict[str, Any] = {"height": request.height, "width": request.width}
+    fixed["seed"] = list(request.seeds[start:stop])
+    if request.image is not None:
+        fixed["image"] = request.image
     return {**settings, **fixed, "prompt": prompts, "num_images_per_prompt": 1}
 
 
@@ -138,6 +105,8 @@ def _listener(
     return listen
 
 
-def _save(result: GenerationResult, paths: Sequence[Path]) -> None:
-    for image, path, metadata in zip(result.images, paths, result.metadata, strict=True):
+def _save(result: GenerationResult, paths: Sequence[Path], *, quiet: bool) -> None:
+    """Write the images, and name each on stdout as soon as it is there."""
+    for image, path, seed, metadata in zip(result.images, paths, result.seeds, result.metadata, strict=True):
         write_png(image, path, metadata)
+        say(str(path) if quiet else f"{path}  seed {seed}")

@@ -17,10 +17,22 @@ R = TypeVar("R")
 
 
 def fail(message: str, code: int) -> typer.Exit:
-    """Print "error: ..." in red (plain when stderr is no terminal) and return the exit to raise."""
-    line = " ".join(message.split())
-    typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
+    """Print "error: ..." in red (plain when stderr is no terminal, or with NO_COLOR) and return the exit to raise."""
+    line = f"error: {' '.join(message.split())}"
+    typer.echo(line if os.environ.get("NO_COLOR") else typer.style(line, fg=typer.colors.RED), err=True)
     return typer.Exit(code)
+
+
+def say(line: str) -> None:
+    """Print a line of results on stdout. Raises `Error` when they cannot be written, e.g. to a full disk."""
+    from ..errors import Error
+
+    try:
+        typer.echo(line)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Error(f"cannot write to standard output: {error.strerror or error}") from None
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -56,4 +68,7 @@ def _describe(error: Exception) -> tuple[str, int]:
         return str(error), 1
     if isinstance(error, MemoryError):
         return "out of memory: ask for fewer or smaller images", 1
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{where}{error.strerror}", 1
     return f"{type(error).__name__}: {error} (a fault in the program: NSRT_DEBUG=1 shows where)", 1

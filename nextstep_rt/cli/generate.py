@@ -9,10 +9,14 @@ import typer
 
 from . import options as o
 from .errors import guarded
+from .names import API_NAMES
 
 Prompt = Annotated[str | None, typer.Argument(help="What to draw.")]
 PromptsFile = Annotated[
-    Path | None, typer.Option("--prompts-file", help="A text file, one prompt a line; empty lines are skipped.")
+    Path | None,
+    typer.Option(
+        "--prompts-file", help="A text file, one prompt a line, 1 MB at most; - is stdin; empty lines are skipped."
+    ),
 ]
 
 
@@ -20,7 +24,7 @@ PromptsFile = Annotated[
 def generate(
     prompt: Prompt = None,
     prompts_file: PromptsFile = None,
-    output: o.Output = Path("out.png"),
+    output: o.Output = "out.png",
     seed: o.Seed = None,
     num_images: o.Count = None,
     height: o.Height = None,
@@ -46,10 +50,13 @@ def generate(
     threads: o.Threads = None,
 ) -> None:
     """Draw images from a prompt, or from each line of a file."""
-    from .draw import draw, read_prompts
+    from .draw import draw
+    from .files import read_prompts
 
+    prompts = read_prompts(prompt, prompts_file)
+    _refuse_marker([*prompts, positive or ""])
     draw(
-        prompts=read_prompts(prompt, prompts_file),
+        prompts=prompts,
         output=output,
         preview=preview,
         quiet=quiet,
@@ -62,13 +69,17 @@ def generate(
 def edit(
     image: Annotated[Path, typer.Argument(help="The picture to edit.", show_default=False)],
     prompt: Annotated[
-        str, typer.Argument(help="What to change; '<image>' in it says where the picture is read.", show_default=False)
+        str,
+        typer.Argument(
+            help="What to change; '<image>' in it says where the picture goes; without it, before the prompt.",
+            show_default=False,
+        ),
     ],
-    output: o.Output = Path("out.png"),
+    output: o.Output = "out.png",
     seed: o.Seed = None,
     num_images: o.Count = None,
-    height: o.Height = None,
-    width: o.Width = None,
+    height: o.EditHeight = None,
+    width: o.EditWidth = None,
     steps: o.Steps = None,
     guidance: o.Guidance = None,
     image_guidance: o.ImageGuidance = None,
@@ -104,29 +115,22 @@ def edit(
     )
 
 
-_API_NAMES = {
-    "seed": "seed",
-    "num_images": "num_images_per_prompt",
-    "height": "height",
-    "width": "width",
-    "steps": "num_inference_steps",
-    "guidance": "guidance_scale",
-    "image_guidance": "image_guidance_scale",
-    "schedule": "guidance_schedule",
-    "renorm": "guidance_renorm",
-    "solver": "solver",
-    "timestep_shift": "timestep_shift",
-    "noise_level": "noise_level",
-    "last_step_size": "last_step_size",
-    "normalize": "normalize_tokens",
-    "negative": "negative_prompt",
-    "positive": "positive_prompt",
-}
+def _refuse_marker(texts: list[str]) -> None:
+    from ..config import show
+    from ..errors import InvalidRequest
+    from ..tokenizer import IMAGE_MARKER
+
+    for text in texts:
+        if IMAGE_MARKER in text:
+            raise InvalidRequest(
+                f"the prompt {show(text)} has the marker {IMAGE_MARKER} but no image was given: to change a picture "
+                "use `nextstep-rt edit PICTURE PROMPT`, else leave the marker out"
+            )
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, in the API's names."""
-    return {api: given[name] for name, api in _API_NAMES.items() if given.get(name) is not None}
+    return {api: given[name] for name, api in API_NAMES.items() if given.get(name) is not None}
 
 
 def _model(

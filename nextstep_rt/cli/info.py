@@ -27,7 +27,7 @@ def info(
     else:
         _print(summary)
     if verify:
-        _verify(summary["checkpoint"], quiet=as_json)
+        _verify(summary["checkpoint"], summary["folder"], quiet=as_json)
 
 
 def summarize(model: str, revision: str | None, dtype: str) -> dict[str, Any]:
@@ -139,7 +139,8 @@ def _table(title: str, lines: list[tuple[str, str]]) -> None:
         typer.echo(f"  {name:<14}{value}" if title else f"{name:<16}{value}")
 
 
-def _verify(checkpoint: Any, *, quiet: bool) -> None:
+def _verify(checkpoint: Any, folder: str, *, quiet: bool) -> None:
+    from ..checkpoint import resolve_vae
     from ..errors import CheckpointError
     from ..progress import token_bar
 
@@ -148,7 +149,7 @@ def _verify(checkpoint: Any, *, quiet: bool) -> None:
         def on_part(done: int, total: int) -> None:
             report(done, total)
 
-        broken = checkpoint.verify(on_part)
+        broken = [*checkpoint.verify(on_part), *_broken_in_vae(resolve_vae(folder, checkpoint.config.vae_name_or_path))]
     if broken:
         more = f" and {len(broken) - 8} more" if len(broken) > 8 else ""
         raise CheckpointError(
@@ -156,3 +157,14 @@ def _verify(checkpoint: Any, *, quiet: bool) -> None:
         )
     if not quiet:
         typer.echo("\nverified: every weight is finite")
+
+
+def _broken_in_vae(folder: str) -> list[str]:
+    """As loaded, in float32: a float64 weight beyond its range counts too."""
+    from ..vae import VAE
+
+    return [
+        f"the VAE's {name}"
+        for name, tensor in VAE.from_folder(folder).state_dict().items()
+        if not tensor.isfinite().all()
+    ]

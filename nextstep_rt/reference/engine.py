@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..config import show, whole
 from ..errors import Cancelled, Error, InvalidRequest
 from .backbone import Sequences, run_backbone
+from .checks import MAX_ROWS, MAX_STEPS, MAX_THREADS, array_of, device_of, prefill_arrays, says_stop, token_ids
 from .fm_head import modulations, velocity
 from .noise import noise_source
 from .solver import combine_guidance, integrate, normalize_token, scheduled_guidance, time_grid
@@ -30,10 +32,6 @@ def _torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _says_stop(answer: Any) -> bool:
-    return answer is not None and not answer
 
 
 class ReferenceEngine:
@@ -57,19 +55,19 @@ class ReferenceEngine:
         threads: int | None = None,
         trace: bool = False,
     ) -> None:
-        """Converts the weights to `dtype` once. Raises CheckpointError on missing, unknown or misshapen tensors."""
-        if dtype not in DTYPES:
-            raise InvalidRequest(f"dtype is {dtype!r}; known: {', '.join(DTYPES)}")
-        if threads is not None and threads < 1:
-            raise InvalidRequest(f"threads is {threads}; it must be at least 1, or None for all")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        """Converts the weights to `dtype` once. Raises CheckpointError on missing, unknown or misshapen tensors,
+        InvalidRequest or Error on a device that cannot be had.
+        """
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            raise InvalidRequest(f"dtype is {show(dtype)}; known: {', '.join(DTYPES)}")
+        if threads is not None:
+            threads = whole("threads", threads, 1, MAX_THREADS)
         self.config = config
         self.dtype = dtype
         self.threads = threads or torch.get_num_threads()
         self.trace: dict[str, list[Any]] | None = {} if trace else None
         self._dtype = DTYPES[dtype]
-        self._device = torch.device(device)
+        self._device = device_of(device)
         self._weights, self._converted = load_weights(config, tensors, self._dtype, self._device)
         self.reset()
 
@@ -85,17 +83,23 @@ class ReferenceEngine:
 
     def reset(self) -> None:
         """Forgets the sequences."""
+        self._forget()
+        if self.trace is not None:
+            self.trace.clear()
+
+    def _forget(self) -> None:
+        """All but the trace, which shows what went wrong."""
         self._sequences: Sequences | None = None
         self._hidden = torch.empty(0)
         self._pending: torch.Tensor | None = None
         self._position = self._room = 0
         self._state: dict[str, torch.Tensor] = {}
-        if self.trace is not None:
-            self.trace.clear()
 
     def plan(self, rows: int, positions: int, steps: int) -> dict[str, int]:
         """Bytes of `rows` sequences of `positions` columns, sampled with `steps` steps."""
         c, size = self.config, self._dtype.itemsize
+        rows, steps = whole("rows", rows, 1, MAX_ROWS), whole("steps", steps, 1, MAX_STEPS)
+        positions = whole("positions", positions, 1, c.max_position_embeddings)
         cache = 2 * c.num_hidden_layers * rows * positions * c.num_key_value_heads * c.head_dim * size
         scratch = steps * rows * (3 * c.fm_head_layers + 2) * c.fm_head_dim * size
         return {**self._weight_bytes(), "kv_cache": cache, "scratch": scratch}
@@ -112,15 +116,12 @@ class ReferenceEngine:
 
     def embed_tokens(self, ids: Any) -> np.ndarray:
         """Token ids [n] -> float32 [n, hidden_size]."""
-        index = np.asarray(ids, dtype=np.int64)
-        vocab = self.config.vocab_size
-        if index.size and (index.min() < 0 or index.max() >= vocab):
-            raise InvalidRequest(f"token ids must lie in 0..{vocab - 1}, got {index.min()}..{index.max()}")
+        index = token_ids(ids, self.config.vocab_size)
         return _float32(self._weights["embed_tokens.weight"][torch.from_numpy(index).to(self._device)])
 
     def project_tokens(self, tokens: Any) -> np.ndarray:
         """Image tokens [n, token_dim] -> float32 [n, hidden_size], by image_in_projector."""
-        array = np.asarray(tokens)
+        array = array_of("tokens", tokens, "f", "float32")
         if array.ndim != 2 or array.shape[1] != self.config.token_dim:
             raise InvalidRequest(f"tokens have shape {array.shape}, expected (n, {self.config.token_dim})")
         return _float32(linear(self._weights, "image_in_projector", self._tensor(array, self._dtype)))
@@ -138,26 +139,17 @@ class ReferenceEngine:
         Padding may stand anywhere: it is dropped. progress(width, width) is called once; where it returns False
         the sequences are forgotten and Cancelled is raised.
         """
-        array = np.asarray(embeds)
-        if array.ndim != 3 or array.shape[2] != self.config.hidden_size or 0 in array.shape:
-            raise InvalidRequest(f"embeds have shape {array.shape}, expected (rows, width, {self.config.hidden_size})")
-        keep = np.ones(array.shape[:2], bool) if mask is None else np.asarray(mask).astype(bool)
-        if keep.shape != array.shape[:2]:
-            raise InvalidRequest(f"mask has shape {keep.shape}, embeds ask for {array.shape[:2]}")
-        if not keep.any(axis=1).all():
-            raise InvalidRequest(f"row {int(np.argmin(keep.any(axis=1)))} of the mask is all padding")
-        if max_new_tokens < 1:
-            raise InvalidRequest(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        array, keep = prefill_arrays(self.config, embeds, mask, max_new_tokens)
         self.reset()
         # A stable sort of the mask moves each row's padding to its left and keeps the order of the rest.
         order = np.argsort(keep, axis=1, kind="stable")[:, -int(keep.sum(axis=1).max()) :]
         array, keep = np.take_along_axis(array, order[:, :, None], axis=1), np.take_along_axis(keep, order, axis=1)
-        self._room = max_new_tokens
+        self._room = int(max_new_tokens)
         self._sequences = Sequences(torch.from_numpy(keep).to(self._device))
         with torch.no_grad(), _torch_threads(self.threads):
             self._hidden = self._run(self._sequences, self._tensor(array, self._dtype))
         width = int(array.shape[1])
-        if progress is not None and _says_stop(progress(width, width)):
+        if progress is not None and says_stop(progress(width, width)):
             self.reset()
             raise Cancelled("prefill was stopped by its progress callback")
 
@@ -184,7 +176,7 @@ class ReferenceEngine:
             for _ in range(count):
                 x = self._next_token(sequences, params, knots, self._tensor(draw(len(made)), wide(self._dtype)))
                 made.append(_float32(x))
-                if callback is not None and _says_stop(
+                if callback is not None and says_stop(
                     callback(self._position, params.num_tokens, np.stack(made, axis=1))
                 ):
                     break
@@ -216,9 +208,8 @@ class ReferenceEngine:
         if params.branches not in (1, 2, 3) or self.rows % params.branches:
             raise InvalidRequest(f"{self.rows} rows cannot be {params.branches} branches of as many rows each")
         remaining = min(params.num_tokens - self._position, self._room - self._position)
-        if count is None:
-            count = params.num_tokens - self._position
-        if count < 0 or count > remaining:
+        count = params.num_tokens - self._position if count is None else whole("count", count, 0, 2**62)
+        if count > remaining or count < 0:
             raise InvalidRequest(f"{count} tokens asked for; {remaining} remain of num_tokens and max_new_tokens")
         if self.config.use_gen_pos_embed:
             table = self._weights["gen_pos_embed"].reshape(-1, self.config.hidden_size).shape[0]
@@ -252,8 +243,12 @@ class ReferenceEngine:
             x = normalize_token(x)
         finite = x.isfinite().all(dim=-1)
         if not finite.all():
-            row = int(torch.argmin(finite.int()))
-            raise Error(f"image token {self._position} of row {row} is not finite: a broken checkpoint or request")
+            token, image = self._position, int(torch.argmin(finite.int()))
+            self._forget()
+            raise Error(
+                f"values stopped being finite at image token {token} of image {image}; run `nextstep-rt info --verify` "
+                "on the checkpoint, or lower guidance_scale, and start again"
+            )
         self._record("tokens", x)
         self._pending = x
         self._position += 1

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidRequest
+from .checks import array_of, image_seeds
 
 
 def noise_source(
@@ -22,18 +23,17 @@ def noise_source(
     if (noise is None) == (seeds is None):
         raise InvalidRequest("decode needs noise or seeds, exactly one of them")
     if seeds is None:
-        array = np.asarray(noise)
+        array = array_of("noise", noise, "f", "float32")
         if array.shape != shape:
             raise InvalidRequest(f"noise has shape {array.shape}, expected {shape}")
         return lambda index: np.asarray(array[index])
-    if len(seeds) != images:
-        raise InvalidRequest(f"{len(seeds)} seeds for {images} images: give one each")
+    given = image_seeds(seeds, images)
 
     def from_seeds(index: int) -> np.ndarray:
         from .._core import normal_noise
 
         return np.array(
-            [[normal_noise(seed, first_token + index, k, token_dim) for seed in seeds] for k in range(draws)]
+            [[normal_noise(seed, first_token + index, k, token_dim) for seed in given] for k in range(draws)]
         )
 
     return from_seeds

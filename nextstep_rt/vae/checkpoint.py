@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -18,11 +19,7 @@ def read_config(folder: Path) -> VaeConfig:
     """The folder's config.json. Raises CheckpointError."""
     if not folder.is_dir():
         raise CheckpointError(f"no VAE at {folder}: a folder with config.json and weights is needed")
-    try:
-        text = (folder / "config.json").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"cannot read {folder / 'config.json'}: {error}") from error
-    return VaeConfig.from_json(text)
+    return VaeConfig.from_folder(folder)
 
 
 def read_state_dict(folder: Path) -> dict[str, torch.Tensor]:
@@ -51,9 +48,9 @@ def _read_pickle(file: Path) -> dict[str, torch.Tensor]:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch raise half a dozen unrelated types
         raise CheckpointError(
-            f"cannot read {file} as plain tensors ({type(error).__name__}: {_first_line(error)}); it is damaged, or "
-            "holds objects that are refused because loading them could run code"
-        ) from error
+            f"cannot read {file} as plain tensors ({_reason(error)}): it is damaged, or holds objects that are refused "
+            "because loading them could run code; fetch it again, or ask its author for *.safetensors"
+        ) from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict):
@@ -61,6 +58,11 @@ def _read_pickle(file: Path) -> dict[str, torch.Tensor]:
     other = [str(name) for name, value in loaded.items() if not (isinstance(name, str) and torch.is_tensor(value))]
     if other:
         raise CheckpointError(f"{file} holds entries that are not tensors: {_some(other)}")
+    odd = [name for name, value in loaded.items() if not _is_dense(value)]
+    if odd:
+        raise CheckpointError(
+            f"{file} holds tensors that are sparse or without data ({_some(odd)}): save them dense, on the CPU"
+        )
     return dict(loaded)
 
 
@@ -88,6 +90,16 @@ def _some(names: list[str], separator: str = ", ") -> str:
     return separator.join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else ""
+def _is_dense(tensor: torch.Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+
+
+def _reason(error: Exception) -> str:
+    """The kind of error, with its first line or the refused object; never torch's advice to load without safety."""
+    kind, text = type(error).__name__, str(error)
+    refused = re.search(r"GLOBAL ([\w.]+)", text)
+    if refused:
+        return f"{kind}: {refused[1]}"
+    first = (text.splitlines() or [""])[0]
+    advice = re.search(r"weights_only|torch\.load|can still be loaded", first)
+    return kind if advice or not first else f"{kind}: {first}"

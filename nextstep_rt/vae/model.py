@@ -56,7 +56,7 @@ class VAE(nn.Module):
         """From pixels [N, 3, H, W] in -1..1 to mean and log variance, each [N, z, H/f, W/f], unscaled."""
         mean, logvar = self.encoder(pixels.to(self.device, self.dtype)).chunk(2, dim=1)
         if self.config.encoder_norm:
-            patch = self.config.psz or 1
+            patch = self.config.norm_patch
             h, w = mean.shape[-2] // patch, mean.shape[-1] // patch
             tokens = patchify(mean, patch)
             mean = unpatchify(functional.layer_norm(tokens, tokens.shape[-1:], eps=NORM_EPS), h, w, patch)
@@ -72,7 +72,7 @@ class VAE(nn.Module):
         shape or, without it, from `generator`. Raises InvalidRequest where H or W is no multiple of f (and psz).
         """
         config = self.config
-        multiple = config.down_factor * (config.psz or 1)
+        multiple = config.down_factor * config.norm_patch
         if pixels.ndim != 4 or pixels.shape[1] != config.in_channels or any(s % multiple for s in pixels.shape[2:]):
             raise InvalidRequest(
                 f"pixels have shape {tuple(pixels.shape)}, expected (N, {config.in_channels}, H, W) "

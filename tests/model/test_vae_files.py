@@ -74,8 +74,10 @@ def test_hostile_pickle_is_refused_and_not_run(folder: Path, plain: bool) -> Non
     content = {**small_state(), "extra": Hostile(marker)}
     with open(folder / "checkpoint.pt", "wb") as file:
         pickle.dump(content, file) if plain else torch.save(content, file)
-    with pytest.raises(CheckpointError, match="refused because loading them could run code"):
+    with pytest.raises(CheckpointError, match="refused because loading them could run code") as caught:
         VAE.from_folder(folder)
+    assert "weights_only" not in str(caught.value)
+    assert "can still be loaded" not in str(caught.value)
     assert not marker.exists()
 
 
@@ -110,6 +112,13 @@ def test_names_and_shapes_are_checked(folder: Path) -> None:
         "encoder.norm_out.bias is torch.int64",
     ):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("odd", [torch.zeros(32).to_sparse(), torch.zeros(32, device="meta")], ids=["sparse", "meta"])
+def test_weights_must_be_dense_and_here(folder: Path, odd: torch.Tensor) -> None:
+    torch.save({**small_state(), "encoder.conv_in.bias": odd}, folder / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match=r"sparse or without data \(encoder\.conv_in\.bias\)"):
+        VAE.from_folder(folder)
 
 
 def test_many_missing_names_are_counted(folder: Path) -> None:

@@ -129,22 +129,29 @@ def test_edit() -> None:
         (["a", "--prompts-file", "x"], "one of the two"),
         (["--prompts-file", "none.txt"], "cannot read none.txt"),
         (["a", "--height", "100"], "96 and 112"),
-        (["a", "--steps", "-1"], "num_inference_steps is -1"),
-        (["a", "--guidance", "nan"], "guidance_scale is nan"),
+        (["a", "--steps", "-1"], "error: --steps is -1"),
+        (["a", "--guidance", "nan"], "error: --guidance is nan"),
         (["a", "--solver", "eular"], "did you mean 'euler'"),
-        (["a", "-n", "0"], "num_images_per_prompt is 0"),
+        (["a", "-n", "0"], "error: --num-images is 0"),
         (["a", "-n", "1000000"], "1000000"),
-        (["a", "--seed", "-1"], "seed is -1"),
+        (["a", "--seed", "-1"], "error: --seed is -1"),
         (["a", "-o", "a.jpg"], "must end in .png"),
         (["a", "-o", "no/a.png"], "mkdir -p"),
-        (["a", "-o", "."], "output"),
+        (["a", "-o", "."], "is a folder: name a file in it, e.g. -o image.png"),
+        (["a", "-o", "new/"], "is a folder: name a file in it, e.g. -o new/image.png"),
+        (["a", "-o", "-"], "not written to standard output: name a file"),
+        (["a", "-o", ""], "has no name"),
+        (["a", "-o", "/dev/null"], "/dev/null exists and is not a file"),
+        (["a", "-o", "a" * 300 + ".png"], f"error: cannot write {'a' * 300}.png: File name too long\n"),
+        (["a", "-n", "2", "-o", "a" * 250 + ".png"], "-0001.png: File name too long\n"),
         (["a", "--model", "/nowhere"], "no folder"),
-        (["a", "--revision", "v1"], "leave revision out"),
-        (["a", "--device", "tpu"], "unknown device"),
+        (["a", "--revision", "v1"], "leave --revision out"),
+        (["a", "--device", "tpu"], "unknown --device"),
         (["a", "--dtype", "int8"], "float32"),
         (["a", "--backend", "jax"], "native, reference"),
-        (["a", "--threads", "0"], "threads is 0"),
-        (["<image>a"], "no image was given"),
+        (["a", "--threads", "0"], "error: --threads is 0"),
+        (["<image>a"], "use `nextstep-rt edit"),
+        (["a", "--positive", "<image>"], "use `nextstep-rt edit"),
     ],
 )
 def test_wrong_generate_arguments(arguments: list[str], message: str) -> None:
@@ -170,7 +177,11 @@ def test_wrong_edits() -> None:
 
 def test_an_output_that_is_a_folder() -> None:
     Path("a.png").mkdir()
-    assert "is not a file" in fails("generate", "a", *FAST, "-o", "a.png")
+    assert "is a folder: name a file in it, e.g. -o a.png/image.png" in fails("generate", "a", *FAST, "-o", "a.png")
+    Path("p").mkdir()
+    assert "is a folder: name a file in it" in fails("generate", "a", *FAST, "-o", "p")
+    Path("q-0002.png").mkdir()
+    assert "q-0002.png exists and is not a file" in fails("generate", "a", *FAST, "-n", "2", "-o", "q")
 
 
 def test_a_missing_device_is_no_traceback() -> None:

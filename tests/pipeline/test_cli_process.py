@@ -35,7 +35,7 @@ def test_a_real_process_in_a_pipe() -> None:
     process = start("generate", "two", "--height", "33")
     out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (2, "")
-    assert err == "error: height 33 is not a multiple of 16: the nearest that are: 32 and 48\n"
+    assert err == "error: --height 33 is not a multiple of 16: the nearest that are: 32 and 48\n"
 
 
 def test_ctrl_c_ends_within_a_token() -> None:
