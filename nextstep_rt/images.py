@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import threading
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -168,8 +169,8 @@ def write_png(image: Image.Image, path: str | os.PathLike[str], request: Mapping
         prompt = clean_text(str(request.get("prompt", ""))).replace("\0", "\ufffd")
         info.add_itxt("prompt", prompt)
     target = os.path.realpath(path)
-    folder, name = os.path.split(target)
-    partial = os.path.join(folder, f".{name[:100]}.{os.getpid()}.part")
+    folder = os.path.dirname(target)
+    partial = os.path.join(folder, f".nextstep-rt.{os.getpid()}.{threading.get_ident():x}.part")
     try:
         try:
             image.save(partial, format="PNG", pnginfo=info)
