@@ -32,10 +32,11 @@ $(VENV)/.installed: $(VENV)/bin/pip $(SOURCES)
 	$(BIN)/pip install --quiet -c constraints.txt .
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed
+# Each installs the package itself too, so that no command builds it twice.
+$(VENV)/.tested: $(VENV)/bin/pip $(SOURCES)
 	$(BIN)/pip install --quiet -c constraints.txt .[test]
-	touch $@
+	touch $(VENV)/.installed $@
 
-$(VENV)/.developed: $(VENV)/.installed
+$(VENV)/.developed: $(VENV)/bin/pip $(SOURCES)
 	$(BIN)/pip install --quiet -c constraints.txt .[dev]
-	touch $@
+	touch $(VENV)/.installed $(VENV)/.tested $@

@@ -12,6 +12,7 @@ import numpy as np
 from . import _core
 from .config import byte_size
 from .errors import Error, InvalidRequest
+from .progress import says_stop
 from .request import Request
 from .tokenizer import PromptTokenizer, TokenBatch
 
@@ -158,7 +159,7 @@ class _Listener:
         view.flags.writeable = False  # the memory is the result's
         answer = self.callback(self.before + position, self.total, view)
         self.seconds += time.perf_counter() - clock
-        self.stopped = isinstance(answer, (bool, np.bool_)) and not answer
+        self.stopped = says_stop(answer)
         return not self.stopped
 
 

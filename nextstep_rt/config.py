@@ -21,6 +21,7 @@ from .jsonfile import read_json as read_json
 SOLVERS = ("sde", "sde-final-ode", "euler", "heun", "flow-sde", "flow-cps")
 SCHEDULES = ("constant", "linear")
 MAX_STEPS = 1000
+MAX_THREADS = 1024
 MAX_GUIDANCE = 1000.0
 MAX_SIDE = 65536
 MAX_PROMPT_CHARS = 100_000
@@ -69,10 +70,15 @@ def real(name: str, value: object, low: float, high: float) -> float:
     return number
 
 
-def flag(name: str, value: object) -> bool:
-    """True or False and nothing that merely looks like it (numpy's bool is taken)."""
+def is_bool(value: object) -> bool:
+    """Python's or numpy's bool, and nothing that merely looks like it."""
     kind = type(value)
-    if kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_")):
+    return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False."""
+    if is_bool(value):
         return bool(value)
     raise InvalidRequest(f"{name} must be True or False, not {show(value)}")
 

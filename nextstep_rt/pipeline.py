@@ -12,7 +12,7 @@ import numpy as np
 from . import _core
 from .batching import EngineLike, Run, check_memory, run_batches, tokenize
 from .checkpoint import Geometry, resolve_model, resolve_vae, weight_dtype
-from .config import GenerationConfig, byte_size, choice, show, whole
+from .config import MAX_THREADS, GenerationConfig, byte_size, choice, show, whole
 from .errors import CheckpointError, Error, InvalidRequest
 from .images import to_pil, to_unit
 from .options import CallOptions, call_signature, check_options
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 BACKENDS = ("native", "reference")
 DTYPES = ("auto", "float32", "bfloat16")
-MAX_THREADS = 1024
 
 
 class Pipeline:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .config import show
+from .config import is_bool, show
 from .errors import InvalidRequest
 
 
@@ -15,6 +15,11 @@ def check_progress(progress: object) -> None:
     """Raise `InvalidRequest` unless progress is None, a bool or a callable."""
     if progress is not None and not isinstance(progress, bool) and not callable(progress):
         raise InvalidRequest(f"progress must be None, True, False or a function of (done, total), not {show(progress)}")
+
+
+def says_stop(answer: object) -> bool:
+    """A callback's answer: only False, Python's or numpy's, stops; None, 0 and an empty array do not."""
+    return is_bool(answer) and not answer
 
 
 def is_terminal(stream: Any) -> bool:

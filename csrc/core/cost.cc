@@ -66,7 +66,7 @@ TokenCost token_cost(const ModelConfig& c, DType dtype, std::int64_t rows, std::
           4 * layers * rows * positions * q};
   t.condition = product(d, d, rows, dtype);
   t.condition += product(f, d, rows, dtype);
-  t.fm_modulation = product((3 * c.fm_head_layers + 2) * f, f, rows * steps, dtype);
+  t.fm_modulation = product(c.fm_modulation_dim(), f, rows * steps, dtype);
   Cost step = product(2 * c.token_dim() + 2 * c.fm_head_layers * c.fm_mlp_dim(), f, rows, dtype);
   t.fm_steps = times(step, steps);
   return t;

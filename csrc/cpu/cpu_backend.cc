@@ -25,7 +25,7 @@ CpuBackend::CpuBackend(const ModelWeights& weights, DType compute, int threads)
       input_dtype_(uses_dot(kernels_, compute) ? DType::kBFloat16 : DType::kFloat32),
       pool_(threads),
       scratch_(static_cast<std::size_t>(pool_.size())),
-      modulation_width_((3 * config_.fm_head_layers + 2) * config_.fm_head_dim) {
+      modulation_width_(config_.fm_modulation_dim()) {
   const std::int64_t d = config_.hidden_size, d_fm = config_.fm_head_dim, d_tok = config_.token_dim();
   const std::int64_t width = std::max({d, d_fm, d_tok, config_.head_dim, std::int64_t{256}});
   for (Scratch& s : scratch_) {

@@ -82,6 +82,7 @@ int Engine::threads() const { return impl().backend->threads(); }
 std::string Engine::backend() const { return impl().backend->name(); }
 std::int64_t Engine::rows() const { return impl().session.rows(); }
 std::int64_t Engine::position() const { return impl().session.position(); }
+std::int64_t Engine::images(std::int64_t branches) const { return impl().session.images_in(branches); }
 
 std::vector<float> Engine::embed_tokens(std::span<const std::int64_t> ids) const {
   for (const std::int64_t id : ids)
@@ -142,7 +143,7 @@ std::int64_t Engine::decode(const SamplingParams& params, std::int64_t count, st
   const Exclusive lock(impl().busy);
   Session& session = impl().session;
   session.check_decode(params, count);
-  const std::int64_t images = session.rows() / params.branches, d = config().token_dim();
+  const std::int64_t images = session.images_in(params.branches), d = config().token_dim();
   const std::int64_t noise_of_token = (1 + params.num_inference_steps) * images * d;
   check<InvalidRequest>(noise.empty() != seeds.empty(), "decode needs either noise or seeds");
   if (seeds.empty())

@@ -76,11 +76,16 @@ void Session::prefill(const float* embeds, const std::uint8_t* mask, std::int64_
   if (!rows.empty()) flush();
 }
 
+std::int64_t Session::images_in(std::int64_t branches) const {
+  check<InvalidRequest>(rows_ > 0, "decode needs prefilled rows; call prefill first");
+  check<InvalidRequest>(branches >= 1 && rows_ % branches == 0, rows_, " prefilled rows cannot be ", branches,
+                        " guidance branches of equally many images");
+  return rows_ / branches;
+}
+
 void Session::check_decode(const SamplingParams& p, std::int64_t count) const {
   p.validate();
-  check<InvalidRequest>(rows_ > 0, "decode needs prefilled rows; call prefill first");
-  check<InvalidRequest>(rows_ % p.branches == 0, rows_, " prefilled rows cannot be ", p.branches,
-                        " guidance branches of equally many images");
+  images_in(p.branches);
   // The last tokens still wait for their backbone step, and the linear schedule counts on num_tokens.
   check<InvalidRequest>(made_ == 0 || (p.branches == params_.branches && p.num_tokens == params_.num_tokens),
                         "branches and num_tokens cannot change after the first token: they were ", params_.branches,

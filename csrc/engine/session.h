@@ -27,6 +27,8 @@ class Session {
   void prefill(const float* embeds, const std::uint8_t* mask, std::int64_t width, const ProgressFn& progress);
   void forget();
 
+  // Images that the prefilled rows are in `branches` guidance branches. Throws InvalidRequest when they are none.
+  std::int64_t images_in(std::int64_t branches) const;
   // Throws InvalidRequest unless `count` more tokens can be made so.
   void check_decode(const SamplingParams& params, std::int64_t count) const;
   void plan(const SamplingParams& params);

@@ -91,11 +91,8 @@ std::vector<std::uint64_t> read_seeds(const py::object& seeds, std::int64_t imag
 
 py::array_t<float> decode(Engine& self, const SamplingParams& params, std::optional<std::int64_t> count,
                           const py::object& noise, const py::object& seeds, const py::object& callback) {
-  check<InvalidRequest>(self.rows() > 0, "decode needs prefilled rows; call prefill first");
-  check<InvalidRequest>(self.rows() % params.branches == 0, self.rows(), " prefilled rows cannot be ", params.branches,
-                        " guidance branches of equally many images");
+  const std::int64_t images = self.images(params.branches), d = self.config().token_dim();
   check<InvalidRequest>(noise.is_none() != seeds.is_none(), "decode needs either noise or seeds");
-  const std::int64_t images = self.rows() / params.branches, d = self.config().token_dim();
   const std::int64_t n = count.value_or(params.num_tokens - self.position());
   check<InvalidRequest>(n >= 1 && n <= params.num_tokens, "cannot make ", n, " tokens: ", self.position(), " of ",
                         params.num_tokens, " are made");
@@ -136,7 +133,7 @@ py::array_t<float> state(const Engine& self, const std::string& name) {
     const ModelConfig& c = self.config();
     std::int64_t width = c.token_dim();
     if (buffer == StateBuffer::kHidden || buffer == StateBuffer::kCond) width = c.hidden_size;
-    if (buffer == StateBuffer::kModulation) width = (3 * c.fm_head_layers + 2) * c.fm_head_dim;
+    if (buffer == StateBuffer::kModulation) width = c.fm_modulation_dim();
     const std::vector<float> values = self.state(buffer);
     return to_numpy(values, {static_cast<std::int64_t>(values.size()) / width, width});
   }
@@ -165,9 +162,8 @@ void register_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine", "The decode loop: prefill rows of embeddings, then generate image tokens.")
       .def(py::init(&make_engine), py::arg("config"), py::arg("tensors"), py::kw_only(), py::arg("device") = "cpu",
            py::arg("dtype") = "bfloat16", py::arg("threads") = py::none(),
-           "tensors: a Checkpoint, or a mapping name -> array (float32 or bfloat16, borrowed). Raises CheckpointError "
-           "on "
-           "missing, unknown or misshapen tensors.")
+           "tensors: a Checkpoint, or a mapping name -> array (float32 or bfloat16, borrowed). "
+           "Raises CheckpointError on missing, unknown or misshapen tensors.")
       .def_property_readonly("config", &Engine::config, py::return_value_policy::reference_internal)
       .def_property_readonly("dtype", [](const Engine& e) { return name_of(e.compute()); })
       .def_property_readonly("threads", &Engine::threads)

@@ -23,19 +23,20 @@ def info(
     """Print a checkpoint's shapes, parameters and the bytes a token reads."""
     summary = summarize(model, revision, dtype)
     if as_json:
-        typer.echo(json.dumps({key: value for key, value in summary.items() if key != "checkpoint"}, indent=2))
+        typer.echo(json.dumps({key: value for key, value in summary.items() if key not in _OPEN}, indent=2))
     else:
         _print(summary)
     if verify:
-        _verify(summary["checkpoint"], summary["folder"], quiet=as_json)
+        _verify(summary["checkpoint"], summary["vae"], quiet=as_json)
 
 
 def summarize(model: str, revision: str | None, dtype: str) -> dict[str, Any]:
-    """Everything `info` prints, as plain values, and the open checkpoint."""
+    """Everything `info` prints, as plain values; and, under the names in _OPEN, the open checkpoint and the VAE."""
     from .. import _core
     from ..checkpoint import Geometry, resolve_model, resolve_vae, weight_dtype
     from ..config import GenerationConfig, choice
     from ..pipeline import DTYPES
+    from ..vae import VAE
 
     choice("dtype", dtype, DTYPES)
     folder = resolve_model(model, revision)
@@ -43,6 +44,7 @@ def summarize(model: str, revision: str | None, dtype: str) -> dict[str, Any]:
     config = checkpoint.config
     vae_folder = resolve_vae(folder, config.vae_name_or_path)
     geometry = Geometry.of(config, vae_folder)
+    vae = VAE.from_folder(vae_folder)
     defaults = GenerationConfig.from_folder(folder)
     wanted = weight_dtype(checkpoint) if dtype == "auto" else dtype
     rows = 2 if defaults.guidance_scale != 1.0 else 1
@@ -57,13 +59,16 @@ def summarize(model: str, revision: str | None, dtype: str) -> dict[str, Any]:
         "image_tokens": tokens,
         "size_multiple": geometry.factor,
         "shapes": {name: getattr(config, name) for name in _SHAPES},
-        "parameters": {**_count(checkpoint), "vae": _count_vae(vae_folder)},
+        "parameters": {**_count(checkpoint), "vae": sum(parameter.numel() for parameter in vae.parameters())},
         "token": {"dtype": wanted, "rows": rows, "steps": steps, "positions": tokens},
         "bytes_per_token": dict(_core.token_cost(config, wanted, rows, steps, tokens)),
         "defaults": {name: getattr(defaults, name) for name in GenerationConfig.names()},
         "checkpoint": checkpoint,
+        "vae": vae,
     }
 
+
+_OPEN = ("checkpoint", "vae")
 
 _SHAPES = (
     "hidden_size",
@@ -95,12 +100,6 @@ def _count(checkpoint: Any) -> dict[str, int]:
         else:
             groups["embeddings"] += size
     return groups
-
-
-def _count_vae(folder: str) -> int:
-    from ..vae import VAE
-
-    return sum(parameter.numel() for parameter in VAE.from_folder(folder).parameters())
 
 
 def _print(summary: dict[str, Any]) -> None:
@@ -139,17 +138,14 @@ def _table(title: str, lines: list[tuple[str, str]]) -> None:
         typer.echo(f"  {name:<14}{value}" if title else f"{name:<16}{value}")
 
 
-def _verify(checkpoint: Any, folder: str, *, quiet: bool) -> None:
-    from ..checkpoint import resolve_vae
+def _verify(checkpoint: Any, vae: Any, *, quiet: bool) -> None:
+    """The VAE as loaded, in float32: a float64 weight beyond its range counts too."""
     from ..errors import CheckpointError
     from ..progress import token_bar
 
     with token_bar("bytes checked") as report:
-
-        def on_part(done: int, total: int) -> None:
-            report(done, total)
-
-        broken = [*checkpoint.verify(on_part), *_broken_in_vae(resolve_vae(folder, checkpoint.config.vae_name_or_path))]
+        broken = checkpoint.verify(report)
+    broken += [f"the VAE's {name}" for name, tensor in vae.state_dict().items() if not tensor.isfinite().all()]
     if broken:
         more = f" and {len(broken) - 8} more" if len(broken) > 8 else ""
         raise CheckpointError(
@@ -157,14 +153,3 @@ def _verify(checkpoint: Any, folder: str, *, quiet: bool) -> None:
         )
     if not quiet:
         typer.echo("\nverified: every weight is finite")
-
-
-def _broken_in_vae(folder: str) -> list[str]:
-    """As loaded, in float32: a float64 weight beyond its range counts too."""
-    from ..vae import VAE
-
-    return [
-        f"the VAE's {name}"
-        for name, tensor in VAE.from_folder(folder).state_dict().items()
-        if not tensor.isfinite().all()
-    ]

@@ -8,18 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._core import MAX_ROWS
 from ..config import show, whole
 from ..errors import Error, InvalidRequest
 from .types import ModelShape
-
-MAX_ROWS = 16
-MAX_STEPS = 1000
-MAX_THREADS = 1024
-
-
-def says_stop(answer: Any) -> bool:
-    """Only False, Python's or numpy's, stops: None, 0 and an empty array do not."""
-    return isinstance(answer, (bool, np.bool_)) and not answer
 
 
 def device_of(name: str) -> torch.device:

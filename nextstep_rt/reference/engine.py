@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import show, whole
+from .._core import MAX_ROWS
+from ..config import MAX_STEPS, MAX_THREADS, show, whole
 from ..errors import Cancelled, Error, InvalidRequest
+from ..progress import says_stop
 from .backbone import Sequences, run_backbone
-from .checks import MAX_ROWS, MAX_STEPS, MAX_THREADS, array_of, device_of, prefill_arrays, says_stop, token_ids
+from .checks import array_of, device_of, prefill_arrays, token_ids
 from .fm_head import modulations, velocity
 from .noise import noise_source
 from .solver import combine_guidance, integrate, normalize_token, scheduled_guidance, time_grid

@@ -48,6 +48,9 @@ struct ModelConfig {
   std::int64_t fm_mlp_dim() const {
     return static_cast<std::int64_t>(static_cast<double>(fm_head_dim) * fm_head_mlp_ratio);
   }
+  // Modulations of the FM head at one step: shift, scale and gate of every block, then the last layer's shift and
+  // scale.
+  std::int64_t fm_modulation_dim() const { return (3 * fm_head_layers + 2) * fm_head_dim; }
 
   // Throws CheckpointError naming the key, its value and what it must be.
   void validate() const;

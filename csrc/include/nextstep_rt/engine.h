@@ -83,6 +83,8 @@ class Engine {
   // Forgets the sequences; memory is kept for the next request.
   void reset();
   std::int64_t rows() const;
+  // Images that the prefilled rows are in `branches` guidance branches. Throws InvalidRequest when they are none.
+  std::int64_t images(std::int64_t branches) const;
   // Image tokens generated since prefill.
   std::int64_t position() const;
 
