@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -139,7 +140,7 @@ def test_import_is_quick_and_brings_nothing() -> None:
     import nextstep_rt
     print(time.perf_counter() - begin)
     heavy = [n for n in ("torch", "numpy", "safetensors", "tokenizers", "PIL", "typer", "huggingface_hub",
-                         "nextstep_rt._core") if n in sys.modules]
+                         "scipy", "matplotlib", "nextstep_rt._core", "nextstep_rt.train") if n in sys.modules]
     assert not heavy, heavy
     """
     assert min(float(run_python(code)) for _ in range(5)) < 0.1
@@ -153,6 +154,7 @@ def test_import_is_quick_and_brings_nothing() -> None:
         ("from nextstep_rt import ops", "torch"),
         ("from nextstep_rt import Pipeline; Pipeline.from_pretrained", "torch"),
         ("import nextstep_rt.cli", "torch numpy"),
+        ("import nextstep_rt.pipeline, nextstep_rt.cli", "scipy matplotlib nextstep_rt.train"),
     ],
 )
 def test_torch_comes_only_with_what_needs_it(code: str, absent: str) -> None:
@@ -168,6 +170,34 @@ def test_every_public_name_is_there() -> None:
             assert name in dir(nextstep_rt)
         """
     )
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of what a file imports, wherever in it the import stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            here = path.relative_to(ROOT).with_suffix("").parts
+            parts = [*(here[: -node.level] if node.level else ()), *((node.module,) if node.module else ())]
+            names |= {".".join([*parts, alias.name]) for alias in node.names}
+    return names
+
+
+def test_only_evaluate_knows_of_training() -> None:
+    """Training builds on the package, never the other way: its extra is not installed with it."""
+    package = ROOT / "nextstep_rt"
+    outside = [p for p in package.rglob("*.py") if package / "train" not in p.parents]
+    may = {package / "cli" / "evaluate.py"}
+    wrong = {p.relative_to(ROOT).as_posix(): found for p in outside if p not in may and (found := trained(imported(p)))}
+    assert not wrong
+    # What is looked for is found where it is.
+    assert trained(imported(package / "train" / "captions.py")) >= {"nextstep_rt.train.world.Scene"}
+
+
+def trained(names: set[str]) -> set[str]:
+    return {name for name in names if f"{name}.".startswith("nextstep_rt.train.")}
 
 
 # ---- all files

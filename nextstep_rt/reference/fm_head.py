@@ -34,11 +34,14 @@ def time_embedding(weights: Weights, times: torch.Tensor) -> torch.Tensor:
 def modulations(weights: Weights, config: ModelShape, cond: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
     """Modulations of all knots: cond [b, d_model], times [steps] -> [steps, b, (3 * layers + 2) * d_fm]."""
     time = time_embedding(weights, times)[:, None, :]
-    y = functional.silu(time + linear(weights, NET + "cond_embed", cond)[None])
-    parts = [
-        linear(weights, f"{NET}res_blocks.{i}.adaLN_modulation.1", y) for i in range(config.fm_head_layers)
-    ]  # each [steps, b, 3 * d_fm]
-    return torch.cat([*parts, linear(weights, NET + "final_layer.adaLN_modulation.1", y)], dim=-1)
+    return modulate(weights, config, time + linear(weights, NET + "cond_embed", cond)[None])
+
+
+def modulate(weights: Weights, config: ModelShape, y: torch.Tensor) -> torch.Tensor:
+    """All layers' modulations of y [..., d_fm], the sum of embedded time and condition -> [..., (3*layers+2)*d_fm]."""
+    y = functional.silu(y)
+    layers = [f"res_blocks.{i}" for i in range(config.fm_head_layers)] + ["final_layer"]
+    return torch.cat([linear(weights, f"{NET}{layer}.adaLN_modulation.1", y) for layer in layers], dim=-1)
 
 
 def velocity(weights: Weights, config: ModelShape, x: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,117 @@
+"""Rows of tokens for the generator's steps, in the very form in which the runtime will ask."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..tokenizer import PromptTokenizer
+from . import captions
+from .latents import Dataset
+from .refine import refinement_ids
+
+if TYPE_CHECKING:
+    from .generator import GeneratorTraining
+
+SIDE = 8  # image tokens on each side
+# Columns before the image's first token, the same in every step so that each format is compiled once.
+DRAW_COLUMNS = 32
+EDIT_COLUMNS = 92
+# Of the drawings: prompted tersely, and tersely with the refined prompt written out behind.
+TERSE, REFINED = 0.1, 0.15
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One format's rows; L columns of prompt, then 64 image tokens of D numbers.
+
+    ids, keep, next_ids [b, L]: tokens left-padded, which are real, and the text to predict at each (L - 1 columns).
+    read [b, 63, D]: the image tokens given, all but the last. target [b, 64, D]. noise [draws * b * 64, D] and times
+    [draws * b * 64]: the flow's start and place. source [b, 64, D]: an edit's picture, for the
+    placeholders.
+    """
+
+    ids: Tensor
+    keep: Tensor
+    next_ids: Tensor
+    read: Tensor
+    target: Tensor
+    noise: Tensor
+    times: Tensor
+    source: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+
+class Sampler:
+    """Draws each step's batches from the step's number."""
+
+    def __init__(self, settings: GeneratorTraining, dataset: Dataset, prompts: PromptTokenizer) -> None:
+        self.settings, self.dataset, self.prompts = settings, dataset, prompts
+        self.begin, self.end = refinement_ids(prompts)
+
+    def batches(self, step: int) -> list[Batch]:
+        """The drawings and the edits of one step."""
+        s, data = self.settings, self.dataset
+        rng = random.Random(f"generator {s.seed} {step}")
+        generator = torch.Generator().manual_seed(rng.getrandbits(62))
+        chosen = [rng.randrange(len(data.scenes)) for _ in range(s.batch)]
+        rows = [self.drawing_row(rng, index) for index in chosen]
+        drawings = self._batch(rows, DRAW_COLUMNS, data.scene_tokens[chosen].float(), generator)
+        chosen = [rng.randrange(len(data.edits)) for _ in range(s.edit_batch)]
+        rows = [self.edit_row(rng, index) for index in chosen]
+        pairs = data.edit_tokens[chosen].float()
+        editing = self._batch(rows, EDIT_COLUMNS, pairs[:, 1], generator)
+        return [drawings, replace(editing, source=pairs[:, 0])]
+
+    def drawing_row(self, rng: random.Random, index: int) -> list[int]:
+        """A caption, nothing (the dropped condition), a terse prompt, or one with its refinement."""
+        scene, encode = self.dataset.scenes[index], self.prompts.encode_text
+        if rng.random() < self.settings.drop:
+            return []
+        kind = rng.random()
+        if kind >= TERSE + REFINED:
+            return encode(captions.caption(rng, scene))
+        row = encode(captions.terse(rng, scene))
+        if kind < REFINED:
+            refined = [self.begin, *encode(captions.canonical(scene)), self.end]
+            if len(row) + len(refined) + len(self._suffix()) <= DRAW_COLUMNS:
+                row += refined
+        return row
+
+    def edit_row(self, rng: random.Random, index: int) -> list[int]:
+        """An image and an instruction, or (dropped) the image alone."""
+        row = self.prompts.image_block(SIDE, SIDE)
+        if rng.random() < self.settings.drop:
+            return row
+        space = " " if rng.random() < 0.15 else ""  # people put one behind the `<image>` marker
+        return row + self.prompts.encode_text(space + self.dataset.edits[index].instruction)
+
+    def _suffix(self) -> list[int]:
+        return [*self.prompts.area_tokens(SIDE, SIDE), self.prompts.boi]
+
+    def _batch(self, rows: Sequence[list[int]], columns: int, target: Tensor, generator: torch.Generator) -> Batch:
+        ids = torch.full((len(rows), columns), self.prompts.pad)
+        for line, row in zip(ids, rows, strict=True):
+            tokens = [*row, *self._suffix()]
+            line[columns - len(tokens) :] = torch.tensor(tokens)
+        keep = torch.arange(columns) >= columns - torch.tensor([[len(row) + len(self._suffix())] for row in rows])
+        next_ids = ids[:, 1:].masked_fill(~keep[:, :-1] | (ids[:, 1:] == self.prompts.placeholder), IGNORED)
+        amplitude = self.settings.input_noise * torch.rand(len(rows), 1, 1, generator=generator)
+        read = target[:, :-1]
+        read = read + amplitude * torch.randn(read.shape, generator=generator)
+        read = functional.layer_norm(read, read.shape[-1:], eps=1e-6)
+        count = self.settings.draws * target.shape[0] * target.shape[1]
+        noise = torch.randn(count, target.shape[2], generator=generator)
+        times = torch.randn(count, generator=generator).sigmoid()
+        return Batch(ids, keep, next_ids, read, target, noise, times)

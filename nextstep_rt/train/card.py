@@ -1,0 +1,120 @@
+"""Ships a trained model: copies it into a folder, with a model card that states where it comes from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidRequest
+from . import world
+from .generator import GeneratorTraining
+from .run import read_log
+from .vae import VaeTraining
+
+FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "vae/config.json",
+    "vae/model.safetensors",
+)
+CARD = "README.md"
+LARGEST = 16_000_000  # bytes of all files together
+
+
+def ship(folder: Path, report: dict[str, Any], commit: str, to: Path) -> None:
+    """Copies FILES of `folder`/model to `to` and writes the card.
+
+    report is ShapeEval's; its run must have been of the very weights shipped. Raises InvalidRequest where a file is
+    missing or all together exceed LARGEST.
+    """
+    model = folder / "model"
+    missing = [name for name in FILES if not (model / name).exists()]
+    if missing:
+        raise InvalidRequest(f"{model} lacks {', '.join(missing)}: train the model first")
+    size = sum((model / name).stat().st_size for name in FILES)
+    if size > LARGEST:
+        raise InvalidRequest(f"{model} has {size} bytes: at most {LARGEST} are shipped; train a smaller one")
+    for name in FILES:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(model / name, to / name)
+    (to / CARD).write_text(card(folder, report, commit))
+
+
+def card(folder: Path, report: dict[str, Any], commit: str) -> str:
+    """The model card as Markdown."""
+    vae_psnr = json.loads((folder / "vae" / "psnr.json").read_text())
+    refinement = json.loads((folder / "refinement.json").read_text())
+    return "\n".join(
+        [
+            _INTRODUCTION.format(shapes=", ".join(world.SHAPES), colours=", ".join(world.COLOURS)),
+            _defaults(),
+            "## Scores\n",
+            _scores(report),
+            f"Command: `{report['command']}`; commit {report['commit']}; seeds {report['settings']['seeds']}.\n",
+            "Image tokenizer, PSNR in dB on held-out scenes: "
+            + ", ".join(f"{name} {value:.1f}" for name, value in vae_psnr.items())
+            + ".",
+            f"Prompt refinement: {refinement['right']} of {refinement['count']} terse held-out prompts rewritten "
+            "exactly.\n",
+            "## Recipe\n",
+            f"`python -m nextstep_rt.train` at commit {commit}.\n",
+            _recipe("Image tokenizer", asdict(VaeTraining()), folder / "vae"),
+            _recipe("Generator", asdict(GeneratorTraining()), folder / "generator"),
+            _LIMITS,
+        ]
+    )
+
+
+def _defaults() -> str:
+    return (
+        f"What a prompt leaves unsaid has one meaning: the colour is {world.DEFAULT_COLOUR}, the background "
+        f"{world.DEFAULT_BACKGROUND}, the size medium; one shape stands in the centre; of two joined by *and* the "
+        "first stands on the left; three stand as a pyramid and four as a square, in reading order.\n"
+    )
+
+
+def _scores(report: dict[str, Any]) -> str:
+    lines = ["| ShapeEval, held-out prompts | score | 95% interval | images |", "|---|---|---|---|"]
+    for name, row in report["scores"].items():
+        low, high = row["interval"]
+        lines.append(f"| {name} | {row['score']:.3f} | {low:.3f} to {high:.3f} | {row['images']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _recipe(title: str, settings: dict[str, object], run: Path) -> str:
+    """Every setting of a run, its steps' time and its last losses."""
+    lines = read_log(run)
+    last = {name: value for name, value in lines[-1].items() if name not in ("step", "factor", "s_per_step")}
+    ends = [0.0, *(line["step"] for line in lines)]
+    steps = [after - before for before, after in zip(ends[:-1], ends[1:], strict=True)]
+    hours = sum(line["s_per_step"] * count for line, count in zip(lines, steps, strict=True)) / 3600
+    values = ", ".join(f"{name} {value}" for name, value in settings.items())
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in last.items())
+    return f"{title}: {hours:.1f} hours of steps; last losses {losses}. Settings: {values}.\n"
+
+
+_INTRODUCTION = """# The embedded model
+
+A tiny NextStep-1, trained from scratch by this project to draw flat shapes at 128 x 128: {shapes}; in {colours}.
+It follows the released layout and architecture, so that whatever runs it runs the real checkpoints. It exists so that
+a first command shows a real picture, and so that every change of the runtime can be judged by pictures.
+
+Data: procedural scenes only (`nextstep_rt/train/world.py`), captions and edit instructions written by templates
+(`captions.py`, `edits.py`). No photograph, no text of others. One in eight triples of colour, shape and relation is
+held out of training; every prompt that is scored contains one.
+"""
+
+_LIMITS = """## Limits
+
+* It knows this world only: other words are ignored or misread, and there is no photograph in it.
+* One size, 128 x 128; one to four shapes.
+* Edits keep what is not named only about as well as the editing score says.
+* Licence: as the project's.
+"""

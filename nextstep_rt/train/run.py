@@ -1,0 +1,178 @@
+"""A training run in a folder: steps, checkpoints to go on from, a log of every step and a plot of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from ..errors import InvalidRequest
+from .optim import Average, learning_rate
+
+CallableT = TypeVar("CallableT", bound=Callable[..., Any])
+Metrics = dict[str, float]
+CHECKPOINT, LOG, PLOT = "checkpoint.pt", "log.jsonl", "loss.png"
+SAVE_EVERY_S = 120.0
+LOG_EVERY = 10  # steps
+
+
+class Task(Protocol):
+    """What is trained. `loss` draws its batch from the step's number alone, so that a run stopped goes on the same."""
+
+    optimizers: list[torch.optim.Optimizer]
+
+    @property
+    def model(self) -> nn.Module:
+        """What the optimizers update."""
+
+    def loss(self, step: int) -> tuple[Tensor, Metrics]:
+        """The loss of one step's batch, and what of it belongs into the log."""
+
+
+def pick_device() -> torch.device:
+    """A GPU where torch sees one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compiled(function: CallableT) -> CallableT:
+    """The function compiled, one graph for each shape of its arguments; as it is where there is no C++ compiler.
+
+    On CPUs a compiled step takes half the time: its many small elementwise passes become few.
+    """
+    if torch.cuda.is_available() or shutil.which("c++") or shutil.which("g++"):
+        return cast(CallableT, torch.compile(function, dynamic=False))
+    return function
+
+
+def train(task: Task, folder: Path, *, steps: int, ema: float, settings: dict[str, object], title: str) -> Average:
+    """Trains to `steps` from where the folder stands; returns the averaged weights.
+
+    Raises InvalidRequest where the folder holds a run with other settings, or the loss stops being a number.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    average = Average(task.model, ema)
+    start = _resume(task, average, folder, settings)
+    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in task.optimizers]
+    saved = time.monotonic()
+    for step in _progress(start, steps, title, task, average, rates, folder):
+        if time.monotonic() - saved > SAVE_EVERY_S or step == steps:
+            _save(task, average, folder, settings, step)
+            saved = time.monotonic()
+    plot_log(folder)
+    return average
+
+
+def _progress(
+    start: int,
+    steps: int,
+    title: str,
+    task: Task,
+    average: Average,
+    rates: list[list[float]],
+    folder: Path,
+) -> Iterator[int]:
+    """Runs the steps after `start`, yielding the number of each one done."""
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with (folder / LOG).open("a") as log, Progress(*columns, speed_estimate_period=120) as bar:
+        shown = bar.add_task(title, total=steps, completed=start)
+        sums: Metrics = {}
+        logged = start
+        began = time.monotonic()
+        for step in range(start + 1, steps + 1):
+            factor = learning_rate((step - 1) / steps)
+            for optimizer, initial in zip(task.optimizers, rates, strict=True):
+                for group, rate in zip(optimizer.param_groups, initial, strict=True):
+                    group["lr"] = rate * factor
+            for name, value in _step(task, step).items():
+                sums[name] = sums.get(name, 0.0) + value
+            average.update(task.model, step)
+            if step % LOG_EVERY == 0 or step == steps:
+                count, logged = step - logged, step
+                line = {"step": step, **{name: value / count for name, value in sums.items()}}
+                line |= {"factor": factor, "s_per_step": (time.monotonic() - began) / count}
+                log.write(json.dumps({name: round(value, 6) for name, value in line.items()}) + "\n")
+                log.flush()
+                sums, began = {}, time.monotonic()
+                text = "  ".join(f"{name} {line[name]:.4f}" for name in list(line)[1:-2])
+                bar.update(shown, completed=step, description=f"{title}  {text}")
+            yield step
+
+
+def _step(task: Task, step: int) -> Metrics:
+    loss, metrics = task.loss(step)
+    if not math.isfinite(loss.item()):
+        raise InvalidRequest(f"the loss is {loss.item()} at step {step}: take a lower learning rate")
+    for optimizer in task.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(task.model.parameters(), 1.0)
+    for optimizer in task.optimizers:
+        optimizer.step()
+    return metrics
+
+
+def _save(task: Task, average: Average, folder: Path, settings: dict[str, object], step: int) -> None:
+    state = {
+        "step": step,
+        "settings": settings,
+        "model": task.model.state_dict(),
+        "average": average.weights,
+        "optimizers": [optimizer.state_dict() for optimizer in task.optimizers],
+    }
+    part = folder / (CHECKPOINT + ".part")
+    torch.save(state, part)
+    os.replace(part, folder / CHECKPOINT)  # so that a stop while saving loses nothing
+
+
+def _resume(task: Task, average: Average, folder: Path, settings: dict[str, object]) -> int:
+    """Loads the folder's checkpoint, if any; returns the number of steps done."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location=next(task.model.parameters()).device, weights_only=True)
+    if state["settings"] != settings:
+        changed = sorted(k for k in settings.keys() | state["settings"] if settings.get(k) != state["settings"].get(k))
+        raise InvalidRequest(
+            f"{folder} holds a run with other settings ({', '.join(changed)}): name another folder, or remove this one"
+        )
+    task.model.load_state_dict(state["model"])
+    average.weights = state["average"]
+    for optimizer, saved in zip(task.optimizers, state["optimizers"], strict=True):
+        initial = [group["lr"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(saved)
+        for group, rate in zip(optimizer.param_groups, initial, strict=True):
+            group["lr"] = rate
+    return int(state["step"])
+
+
+def read_log(folder: Path) -> list[Metrics]:
+    """The lines of a run's log; of a step done twice, because the run was stopped, the later one."""
+    lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    return sorted({line["step"]: line for line in lines}.values(), key=lambda line: line["step"])
+
+
+def plot_log(folder: Path) -> None:
+    """Draws every metric of the log against the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    lines = read_log(folder)
+    names = [name for name in lines[-1] if name not in ("step", "factor", "s_per_step")]
+    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.5), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.plot([line["step"] for line in lines], [line[name] for line in lines], linewidth=0.8)
+        axis.set(title=name, xlabel="step", yscale="log")
+        axis.grid(alpha=0.3, which="both")
+    figure.savefig(folder / PLOT, dpi=120)
+    plt.close(figure)

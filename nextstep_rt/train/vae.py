@@ -1,0 +1,183 @@
+"""Trains the image tokenizer: the released autoencoder at small width, with perturbed, token-wise normalized latents.
+
+The decoder is trained on z~ = Norm(z) + a * eps with a ~ U[0, gamma], one a per image (NextStep-1, section on the
+image tokenizer): what it can read it can read from tokens that a generator got slightly wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..vae.config import VaeConfig
+from ..vae.model import VAE
+from . import world
+from .optim import make_optimizers
+from .run import Metrics, compiled, pick_device, train
+
+
+@dataclass(frozen=True)
+class VaeTraining:
+    """Everything that decides the image tokenizer."""
+
+    ch: int = 64  # at 32 the norms' 32 groups hold one channel each, and flat colours do not survive the last one
+    ch_mult: tuple[int, ...] = (1, 1, 1, 2)
+    num_res_blocks: int = 1
+    z_channels: int = 16
+    gamma: float = 0.4
+    crop: int = 64  # the first steps see crops of this side: four times as many steps in the same time
+    crop_steps: int = 1800
+    crop_batch: int = 8
+    steps: int = 2500
+    batch: int = 4
+    lr: float = 3e-3
+    ema: float = 0.99
+    edge_weight: float = 1.0  # L1 of the differences between neighbouring pixels
+    mse_weight: float = 5.0
+    seed: int = 0
+
+    def config(self) -> VaeConfig:
+        """The shape, in the released config's terms."""
+        return VaeConfig(
+            resolution=world.CANVAS,
+            ch=self.ch,
+            ch_mult=self.ch_mult,
+            num_res_blocks=self.num_res_blocks,
+            z_channels=self.z_channels,
+            scaling_factor=1.0,
+            shift_factor=0.0,
+            deterministic=True,
+            encoder_norm=True,
+            psz=2,
+        )
+
+
+def pixels(scenes: list[world.Scene]) -> Tensor:
+    """Scenes as float32 [N, 3, 128, 128] in -1..1."""
+    images = np.stack([world.render(scene) for scene in scenes])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def scattered(rng: random.Random) -> world.Scene:
+    """Things anywhere, overlapping or cut by the edge: more than captions speak of, for a general tokenizer."""
+    return world.Scene(
+        "scattered",
+        rng.choice(list(world.BACKGROUNDS)),
+        tuple(
+            world.Thing(
+                rng.choice(world.SHAPES),
+                rng.choice(list(world.COLOURS)),
+                rng.uniform(8, 120),
+                rng.uniform(8, 120),
+                rng.uniform(9, 34),
+            )
+            for _ in range(rng.randint(1, 4))
+        ),
+    )
+
+
+def start_linear(vae: VAE) -> None:
+    """Initial weights for a fast start: the skeleton keeps its variance, the residual branches hardly speak.
+
+    So the first steps train a linear autoencoder; from torch's own initialization a hundred times as many steps pass
+    before the first shape appears.
+    """
+    with torch.no_grad():
+        for name, weight in vae.named_parameters():
+            if weight.ndim > 1:
+                weight.mul_(3**0.5)  # from torch's gain of 1/sqrt(3) to 1
+            if name.endswith(("conv2.weight", "proj_out.weight")):
+                weight.mul_(0.1)
+
+
+def edges(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of neighbouring pixels along both axes."""
+    return image.diff(dim=-1), image.diff(dim=-2)
+
+
+class VaeTask:
+    """One step: reconstruct a batch of scenes from their perturbed latents."""
+
+    def __init__(self, settings: VaeTraining, device: torch.device) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings, self.device = settings, device
+        model = VAE(settings.config()).to(device)
+        self.model: VAE = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+        start_linear(self.model)
+        # The first and last layers speak pixels: not maps between features.
+        not_matrices = ("encoder.conv_in", "decoder.conv_out")
+        self.optimizers = make_optimizers(dict(self.model.named_parameters()), settings.lr, not_matrices)
+        self._reconstruct = compiled(self._perturbed)
+
+    def _perturbed(self, images: Tensor, noise: Tensor) -> Tensor:
+        decoded: Tensor = self.model.decoder(self.model.moments(images)[0] + noise)
+        return decoded
+
+    def loss(self, step: int) -> tuple[Tensor, Metrics]:
+        """L1 + edges + MSE between a scene and its reconstruction."""
+        s = self.settings
+        rng = random.Random(f"vae {s.seed} {step}")
+        side, batch = (s.crop, s.crop_batch) if step <= s.crop_steps else (world.CANVAS, s.batch)
+        scenes = [scattered(rng) if rng.random() < 0.25 else world.sample_scene(rng) for _ in range(batch)]
+        left, top = (rng.randint(0, world.CANVAS - side) for _ in "xy")
+        images = pixels(scenes)[..., top : top + side, left : left + side].to(self.device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        generator = torch.Generator().manual_seed(rng.getrandbits(62))
+        amplitude = s.gamma * torch.rand(batch, 1, 1, 1, generator=generator)
+        latent = side // s.config().down_factor
+        noise = amplitude * torch.randn(batch, s.z_channels, latent, latent, generator=generator)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            output = self._reconstruct(images, noise.to(self.device)).float()
+        l1, mse = (output - images).abs().mean(), (output - images).square().mean()
+        edge = sum((a - b).abs().mean() for a, b in zip(edges(output), edges(images), strict=True))
+        loss = l1 + s.edge_weight * edge + s.mse_weight * mse
+        return loss, {"l1": l1.item(), "mse": mse.item()}
+
+
+def psnr(vae: VAE, scenes: list[world.Scene]) -> Tensor:
+    """Peak signal to noise of each scene's clean reconstruction, in dB, as the runtime would save it."""
+    values = []
+    for i in range(0, len(scenes), 16):
+        images = pixels(scenes[i : i + 16])
+        output = vae.decode(vae.encode(images)).clamp(-1, 1).cpu()
+        values.append(-10 * ((output - images) / 2).square().mean((1, 2, 3)).log10())
+    return torch.cat(values)
+
+
+def measure(vae: VAE, count: int = 240, seed: int = 1) -> dict[str, float]:
+    """Mean PSNR on fresh scenes of the test split, over all and by background, in dB.
+
+    The autoencoder trains on scenes of both splits, none of them twice: the split is of words, for the generator.
+    """
+    rng = random.Random(f"psnr {seed}")
+    scenes = [world.sample_split(rng, held_out=True) for _ in range(count)]
+    values = psnr(vae, scenes)
+    table = {"mean": values.mean().item(), "worst image": values.min().item()}
+    for background in world.BACKGROUNDS:
+        chosen = [i for i, scene in enumerate(scenes) if scene.background == background]
+        table[background] = values[chosen].mean().item()
+    return {name: round(value, 2) for name, value in table.items()}
+
+
+def train_vae(settings: VaeTraining, run: Path, out: Path) -> None:
+    """Trains in folder `run`, then writes the autoencoder in the released layout, in bfloat16, to `out`."""
+    task = VaeTask(settings, pick_device())
+    average = train(task, run, steps=settings.steps, ema=settings.ema, settings=asdict(settings), title="VAE")
+    save_vae(settings, average.weights, out)
+    (run / "psnr.json").write_text(json.dumps(measure(VAE.from_folder(out)), indent=1) + "\n")
+
+
+def save_vae(settings: VaeTraining, weights: dict[str, Tensor], out: Path) -> None:
+    """Writes config.json and model.safetensors."""
+    out.mkdir(parents=True, exist_ok=True)
+    state = {name: weight.to("cpu", torch.bfloat16).contiguous() for name, weight in weights.items()}
+    save_file(state, out / "model.safetensors")
+    config = asdict(settings.config()) | {"ch_mult": list(settings.ch_mult)}
+    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
