@@ -9,6 +9,7 @@ import typer
 
 from .doctor import doctor
 from .errors import guarded
+from .evaluate import evaluate
 from .generate import edit, generate
 from .info import info
 
@@ -70,3 +71,4 @@ def root(
 
 for command in (generate, edit, info, doctor):
     app.command()(command)
+app.command("eval")(evaluate)

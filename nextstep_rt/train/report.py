@@ -1,0 +1,137 @@
+"""What an evaluation found: verdicts, and the scores with their intervals that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidRequest
+from .prompts import GENERATION
+
+SCHEMA = 1
+RESAMPLES = 2000
+Z95 = 1.959964  # the normal distribution's 97.5 % quantile
+
+
+@dataclass(frozen=True)
+class Score:
+    """A share of right pictures, 0..1, and its 95 % interval [low, high]."""
+
+    score: float
+    low: float
+    high: float
+    prompts: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One picture's verdict. `number` is the prompt's among all of the evaluation; `kind` is an edit's, else empty."""
+
+    number: int
+    category: str
+    kind: str
+    prompt: str
+    seed: int
+    ok: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation. overall: the mean of GenEval's six categories, None where not all were run; editing is apart.
+
+    ceiling: by "reader" (the scenes' own renderings, judged) and "autoencoder" (those after encoding and decoding),
+    the scores no generator can be expected to pass. about: what was evaluated, how, when and with what.
+    """
+
+    scores: Mapping[str, Score]
+    overall: Score | None
+    outcomes: tuple[Outcome, ...]
+    ceiling: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, with the schema's version."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Report:
+        """The report that `to_json` gave. Raises `InvalidRequest` for another schema."""
+        if values.get("schema") != SCHEMA:
+            raise InvalidRequest(f"the report has schema {values.get('schema')!r}: this version reads {SCHEMA}")
+        ceiling = {name: _scores_from(scores) for name, scores in values["ceiling"].items()}
+        overall = None if values["overall"] is None else Score(**values["overall"])
+        outcomes = tuple(Outcome(**outcome) for outcome in values["outcomes"])
+        return cls(_scores_from(values["scores"]), overall, outcomes, ceiling, values["about"])
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON. Raises `InvalidRequest` where the path cannot be written."""
+        try:
+            Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InvalidRequest(f"cannot write {os.fspath(path)}: {error.strerror or error}") from None
+
+
+def _scores_from(values: Mapping[str, Any]) -> dict[str, Score]:
+    return {name: Score(**score) for name, score in values.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------- scores
+
+
+def score(outcomes: Iterable[Outcome]) -> dict[str, Score]:
+    """The score of every category there is, in order of appearance."""
+    return {name: _interval([shares], images) for name, (shares, images) in _shares(outcomes).items()}
+
+
+def overall(outcomes: Iterable[Outcome]) -> Score | None:
+    """The mean of GenEval's six category scores; None where one is missing."""
+    shares = _shares(outcomes)
+    if any(name not in shares for name in GENERATION):
+        return None
+    return _interval([shares[name][0] for name in GENERATION], sum(shares[name][1] for name in GENERATION))
+
+
+def _shares(outcomes: Iterable[Outcome]) -> dict[str, tuple[NDArray[np.float64], int]]:
+    """Of every category: the share of right pictures of each prompt, float64 [prompts], and how many pictures."""
+    grouped: dict[str, dict[int, list[bool]]] = {}
+    for outcome in outcomes:
+        grouped.setdefault(outcome.category, {}).setdefault(outcome.number, []).append(outcome.ok)
+    return {
+        name: (np.array([np.mean(oks) for oks in by.values()]), sum(len(oks) for oks in by.values()))
+        for name, by in grouped.items()
+    }
+
+
+def _interval(parts: Sequence[NDArray[np.float64]], images: int) -> Score:
+    """The mean of the parts' means. A bootstrap over prompts: a prompt's pictures are not independent of each other.
+
+    Where all prompts of a category agree nothing varies, and a bootstrap would claim certainty: there it is Wilson's.
+    """
+    count = sum(len(part) for part in parts)
+    mean = float(np.mean([part.mean() for part in parts]))
+    if all(len(set(part)) == 1 for part in parts):
+        low, high = _wilson(mean, count)
+    else:
+        rng = np.random.default_rng(0)
+        drawn = [part[rng.integers(len(part), size=(RESAMPLES, len(part)))].mean(1) for part in parts]
+        low, high = (float(v) for v in np.quantile(np.mean(drawn, axis=0), (0.025, 0.975)))
+    return Score(mean, low, high, count, images)
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    scale = 1 + Z95**2 / count
+    centre = (share + Z95**2 / (2 * count)) / scale
+    half = Z95 / scale * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
+    # Exact at the ends, where rounding would leave a little.
+    return 0.0 if share == 0.0 else centre - half, 1.0 if share == 1.0 else centre + half
