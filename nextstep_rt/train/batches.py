@@ -61,13 +61,15 @@ class Sampler:
         self.begin, self.end = refinement_ids(prompts)
 
     def batches(self, step: int) -> list[Batch]:
-        """The drawings and the edits of one step."""
+        """The drawings and, where the settings ask for any, the edits of one step."""
         s, data = self.settings, self.dataset
         rng = random.Random(f"generator {s.seed} {step}")
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
         chosen = [rng.randrange(len(data.scenes)) for _ in range(s.batch)]
         rows = [self.drawing_row(rng, index) for index in chosen]
         drawings = self._batch(rows, DRAW_COLUMNS, data.scene_tokens[chosen].float(), generator)
+        if s.edit_batch == 0:
+            return [drawings]
         chosen = [rng.randrange(len(data.edits)) for _ in range(s.edit_batch)]
         rows = [self.edit_row(rng, index) for index in chosen]
         pairs = data.edit_tokens[chosen].float()

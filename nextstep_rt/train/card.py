@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from ..errors import InvalidRequest
 from . import world
 from .generator import GeneratorTraining
+from .report import Report, Score
 from .run import read_log
 from .vae import VaeTraining
 
@@ -28,7 +29,7 @@ CARD = "README.md"
 LARGEST = 16_000_000  # bytes of all files together
 
 
-def ship(folder: Path, report: dict[str, Any], commit: str, to: Path) -> None:
+def ship(folder: Path, report: Report, commit: str, to: Path) -> None:
     """Copies FILES of `folder`/model to `to` and writes the card.
 
     report is ShapeEval's; its run must have been of the very weights shipped. Raises InvalidRequest where a file is
@@ -47,7 +48,7 @@ def ship(folder: Path, report: dict[str, Any], commit: str, to: Path) -> None:
     (to / CARD).write_text(card(folder, report, commit))
 
 
-def card(folder: Path, report: dict[str, Any], commit: str) -> str:
+def card(folder: Path, report: Report, commit: str) -> str:
     """The model card as Markdown."""
     vae_psnr = json.loads((folder / "vae" / "psnr.json").read_text())
     refinement = json.loads((folder / "refinement.json").read_text())
@@ -57,7 +58,7 @@ def card(folder: Path, report: dict[str, Any], commit: str) -> str:
             _defaults(),
             "## Scores\n",
             _scores(report),
-            f"Command: `{report['command']}`; commit {report['commit']}; seeds {report['settings']['seeds']}.\n",
+            f"Command: `{report.about['command']}`; commit {report.about['commit']}.\n",
             "Image tokenizer, PSNR in dB on held-out scenes: "
             + ", ".join(f"{name} {value:.1f}" for name, value in vae_psnr.items())
             + ".",
@@ -80,11 +81,13 @@ def _defaults() -> str:
     )
 
 
-def _scores(report: dict[str, Any]) -> str:
-    lines = ["| ShapeEval, held-out prompts | score | 95% interval | images |", "|---|---|---|---|"]
-    for name, row in report["scores"].items():
-        low, high = row["interval"]
-        lines.append(f"| {name} | {row['score']:.3f} | {low:.3f} to {high:.3f} | {row['images']} |")
+def _scores(report: Report) -> str:
+    lines = ["| ShapeEval, held-out prompts | score | 95% interval | prompts | images |", "|---|---|---|---|---|"]
+    rows: dict[str, Score | None] = {**report.scores, "overall, without editing": report.overall}
+    for name, row in rows.items():
+        if row is not None:
+            interval = f"{row.low:.3f} to {row.high:.3f}"
+            lines.append(f"| {name} | {row.score:.3f} | {interval} | {row.prompts} | {row.images} |")
     return "\n".join(lines) + "\n"
 
 
@@ -93,7 +96,7 @@ def _recipe(title: str, settings: dict[str, object], run: Path) -> str:
     lines = read_log(run)
     last = {name: value for name, value in lines[-1].items() if name not in ("step", "factor", "s_per_step")}
     ends = [0.0, *(line["step"] for line in lines)]
-    steps = [after - before for before, after in zip(ends[:-1], ends[1:], strict=True)]
+    steps = [after - before for before, after in pairwise(ends)]
     hours = sum(line["s_per_step"] * count for line, count in zip(lines, steps, strict=True)) / 3600
     values = ", ".join(f"{name} {value}" for name, value in settings.items())
     losses = ", ".join(f"{name} {value:.4f}" for name, value in last.items())

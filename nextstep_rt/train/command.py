@@ -38,7 +38,7 @@ def train(
         return max(1, round(count * steps))
 
     vae, generator = VaeTraining(), GeneratorTraining()
-    vae = replace(vae, steps=scaled(vae.steps), crop_steps=scaled(vae.crop_steps))
+    vae = replace(vae, phases=tuple(replace(phase, steps=scaled(phase.steps)) for phase in vae.phases))
     generator = replace(generator, steps=scaled(generator.steps))
     model = folder / "model"
     try:

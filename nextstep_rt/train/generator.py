@@ -47,7 +47,7 @@ class GeneratorTraining:
     edits: int = 6144
     steps: int = 6000
     batch: int = 48  # drawings in a step
-    edit_batch: int = 16
+    edit_batch: int = 16  # 0: drawings only
     draws: int = 4  # of noise and time for one image token: the released fm_head_batch_mul
     drop: float = 0.1
     # A deviation from the released recipe: the tokens read are perturbed by a * eps, a ~ U[0, this], and normalized
@@ -146,7 +146,7 @@ def _initial(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 class GeneratorTask:
-    """One step: a batch of drawings and a batch of edits."""
+    """One step: a batch of drawings and, unless edit_batch is 0, a batch of edits."""
 
     def __init__(
         self, settings: GeneratorTraining, sampler: Sampler, config: ModelConfig, device: torch.device
@@ -168,7 +168,9 @@ class GeneratorTask:
         images = sum(len(batch.ids) for batch in batches)
         text = sum((pair[0] for pair in pairs), torch.zeros((), device=self.device)) / words
         mse = sum((pair[1] * len(batch.ids) for pair, batch in zip(pairs, batches, strict=True)), text * 0) / images
-        metrics = {"ce": text.item(), "mse": mse.item(), "edit_mse": pairs[-1][1].item()}
+        metrics = {"ce": text.item(), "mse": mse.item()}
+        if s.edit_batch > 0:
+            metrics["edit_mse"] = pairs[-1][1].item()
         return s.text_weight * text + mse, metrics
 
 
@@ -178,7 +180,7 @@ def train_generator(settings: GeneratorTraining, run: Path, cache: Path, out: Pa
     dataset = load_dataset(out / "vae", cache, scene_count=settings.scenes, edit_count=settings.edits)
     sampler = Sampler(settings, dataset, prompts)
     task = GeneratorTask(settings, sampler, config, pick_device())
-    average = train(task, run, steps=settings.steps, ema=settings.ema, settings=asdict(settings), title="generator")
+    average = train(task, run, cycles=[settings.steps], ema=settings.ema, settings=asdict(settings), title="generator")
     save_generator(average.weights, out)
 
 

@@ -48,7 +48,10 @@ def load_dataset(vae_folder: Path, cache: Path, *, scene_count: int, edit_count:
     pairs = [training_edit(i) for i in range(edit_count)]
     cache.mkdir(parents=True, exist_ok=True)
     scene_tokens = _encoded(vae, cache, "scenes", [[scene] for scene in scenes])
-    edit_tokens = _encoded(vae, cache, "edits", [[pair.source, pair.target] for pair in pairs])
+    if pairs:
+        edit_tokens = _encoded(vae, cache, "edits", [[pair.source, pair.target] for pair in pairs])
+    else:
+        edit_tokens = scene_tokens.new_empty(0, 2, *scene_tokens.shape[2:])
     return Dataset(scenes, scene_tokens.flatten(0, 1), pairs, edit_tokens)
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -53,17 +53,21 @@ def compiled(function: CallableT) -> CallableT:
     return function
 
 
-def train(task: Task, folder: Path, *, steps: int, ema: float, settings: dict[str, object], title: str) -> Average:
-    """Trains to `steps` from where the folder stands; returns the averaged weights.
+def train(
+    task: Task, folder: Path, *, cycles: Sequence[int], ema: float, settings: dict[str, object], title: str
+) -> Average:
+    """Trains from where the folder stands to the end of the last cycle; returns the averaged weights.
 
-    Raises InvalidRequest where the folder holds a run with other settings, or the loss stops being a number.
+    cycles are the steps of each course of the learning rate; most runs have one. Raises InvalidRequest
+    where the folder holds a run with other settings, or the loss stops being a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     average = Average(task.model, ema)
     start = _resume(task, average, folder, settings)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in task.optimizers]
     saved = time.monotonic()
-    for step in _progress(start, steps, title, task, average, rates, folder):
+    steps = sum(cycles)
+    for step in _progress(start, cycles, title, task, average, rates, folder):
         if time.monotonic() - saved > SAVE_EVERY_S or step == steps:
             _save(task, average, folder, settings, step)
             saved = time.monotonic()
@@ -73,7 +77,7 @@ def train(task: Task, folder: Path, *, steps: int, ema: float, settings: dict[st
 
 def _progress(
     start: int,
-    steps: int,
+    cycles: Sequence[int],
     title: str,
     task: Task,
     average: Average,
@@ -81,6 +85,7 @@ def _progress(
     folder: Path,
 ) -> Iterator[int]:
     """Runs the steps after `start`, yielding the number of each one done."""
+    steps = sum(cycles)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with (folder / LOG).open("a") as log, Progress(*columns, speed_estimate_period=120) as bar:
         shown = bar.add_task(title, total=steps, completed=start)
@@ -88,7 +93,7 @@ def _progress(
         logged = start
         began = time.monotonic()
         for step in range(start + 1, steps + 1):
-            factor = learning_rate((step - 1) / steps)
+            factor = learning_rate(_within(cycles, step))
             for optimizer, initial in zip(task.optimizers, rates, strict=True):
                 for group, rate in zip(optimizer.param_groups, initial, strict=True):
                     group["lr"] = rate * factor
@@ -105,6 +110,16 @@ def _progress(
                 text = "  ".join(f"{name} {line[name]:.4f}" for name in list(line)[1:-2])
                 bar.update(shown, completed=step, description=f"{title}  {text}")
             yield step
+
+
+def _within(cycles: Sequence[int], step: int) -> float:
+    """How far, in 0..1, the step has come in its cycle."""
+    done = step - 1
+    for steps in cycles:
+        if done < steps:
+            return done / steps
+        done -= steps
+    raise IndexError(f"step {step} past the last cycle")
 
 
 def _step(task: Task, step: int) -> Metrics:

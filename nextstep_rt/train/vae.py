@@ -24,6 +24,21 @@ from .run import Metrics, compiled, pick_device, train
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Some steps on pictures of one size: crops cost a quarter, so four times as many steps fit the same time.
+
+    aimed: the crops are centred near a thing, since nearly all of the error lies along outlines. ends_cycle: the
+    learning rate has come down by the end of it, and starts anew after it.
+    """
+
+    steps: int
+    side: int
+    batch: int
+    aimed: bool = False
+    ends_cycle: bool = False
+
+
+@dataclass(frozen=True)
 class VaeTraining:
     """Everything that decides the image tokenizer."""
 
@@ -32,16 +47,36 @@ class VaeTraining:
     num_res_blocks: int = 1
     z_channels: int = 16
     gamma: float = 0.4
-    crop: int = 64  # the first steps see crops of this side: four times as many steps in the same time
-    crop_steps: int = 1800
-    crop_batch: int = 8
-    steps: int = 2500
-    batch: int = 4
+    phases: tuple[Phase, ...] = (
+        Phase(1800, 64, 8),
+        Phase(700, world.CANVAS, 4, ends_cycle=True),
+        Phase(4000, 64, 8, aimed=True),
+        Phase(1500, world.CANVAS, 4, ends_cycle=True),
+    )
     lr: float = 3e-3
     ema: float = 0.99
     edge_weight: float = 1.0  # L1 of the differences between neighbouring pixels
     mse_weight: float = 5.0
     seed: int = 0
+
+    @property
+    def cycles(self) -> list[int]:
+        """Steps of each course of the learning rate."""
+        cycles, steps = [], 0
+        for phase in self.phases:
+            steps += phase.steps
+            if phase.ends_cycle:
+                cycles.append(steps)
+                steps = 0
+        return cycles
+
+    def phase(self, step: int) -> Phase:
+        """The phase that step number `step`, from 1, belongs to."""
+        for phase in self.phases:
+            if step <= phase.steps:
+                return phase
+            step -= phase.steps
+        raise IndexError(f"step {step} past the last phase")
 
     def config(self) -> VaeConfig:
         """The shape, in the released config's terms."""
@@ -81,6 +116,19 @@ def scattered(rng: random.Random) -> world.Scene:
             for _ in range(rng.randint(1, 4))
         ),
     )
+
+
+def crop(rng: random.Random, scene: world.Scene, phase: Phase) -> Tensor:
+    """A square part of a scene's picture, [1, 3, side, side]."""
+    room = world.CANVAS - phase.side
+    left, top = rng.randint(0, room), rng.randint(0, room)
+    if phase.aimed:
+        thing = rng.choice(scene.things)
+        left, top = (
+            min(max(round(centre - phase.side / 2 + rng.uniform(-1, 1) * thing.r), 0), room)
+            for centre in (thing.x, thing.y)
+        )
+    return pixels([scene])[..., top : top + phase.side, left : left + phase.side]
 
 
 def start_linear(vae: VAE) -> None:
@@ -124,11 +172,11 @@ class VaeTask:
         """L1 + edges + MSE between a scene and its reconstruction."""
         s = self.settings
         rng = random.Random(f"vae {s.seed} {step}")
-        side, batch = (s.crop, s.crop_batch) if step <= s.crop_steps else (world.CANVAS, s.batch)
+        phase = s.phase(step)
+        side, batch = phase.side, phase.batch
         scenes = [scattered(rng) if rng.random() < 0.25 else world.sample_scene(rng) for _ in range(batch)]
-        left, top = (rng.randint(0, world.CANVAS - side) for _ in "xy")
-        images = pixels(scenes)[..., top : top + side, left : left + side].to(self.device)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = torch.cat([crop(rng, scene, phase) for scene in scenes])
+        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
         amplitude = s.gamma * torch.rand(batch, 1, 1, 1, generator=generator)
         latent = side // s.config().down_factor
@@ -169,7 +217,7 @@ def measure(vae: VAE, count: int = 240, seed: int = 1) -> dict[str, float]:
 def train_vae(settings: VaeTraining, run: Path, out: Path) -> None:
     """Trains in folder `run`, then writes the autoencoder in the released layout, in bfloat16, to `out`."""
     task = VaeTask(settings, pick_device())
-    average = train(task, run, steps=settings.steps, ema=settings.ema, settings=asdict(settings), title="VAE")
+    average = train(task, run, cycles=settings.cycles, ema=settings.ema, settings=asdict(settings), title="VAE")
     save_vae(settings, average.weights, out)
     (run / "psnr.json").write_text(json.dumps(measure(VAE.from_folder(out)), indent=1) + "\n")
 

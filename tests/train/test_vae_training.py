@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nextstep_rt.train import run, vae, world
-from nextstep_rt.train.vae import VaeTask, VaeTraining
+from nextstep_rt.train.vae import Phase, VaeTask, VaeTraining
 from nextstep_rt.vae import VAE, VaeConfig
 
 CPU = torch.device("cpu")
 # As narrow as the norms' 32 groups allow.
-TINY = VaeTraining(ch=32, ch_mult=(1, 1), z_channels=4, crop=64, crop_batch=2, crop_steps=5, batch=1, steps=6, lr=1e-3)
+PHASES = (Phase(5, 64, 2), Phase(1, world.CANVAS, 1, ends_cycle=True))
+TINY = VaeTraining(ch=32, ch_mult=(1, 1), z_channels=4, phases=PHASES, lr=1e-3)
 
 
 @pytest.fixture(autouse=True)
@@ -91,9 +93,9 @@ def test_the_folder_holds_the_averaged_weights(trained: tuple[Path, Path]) -> No
 def test_a_stopped_run_went_on_to_the_same_bits(trained: tuple[Path, Path], tmp_path: Path) -> None:
     """Convolutions in channels_last and both optimizers' states included."""
     task = VaeTask(TINY, CPU)
-    average = run.train(task, tmp_path, steps=TINY.steps, ema=TINY.ema, settings=asdict(TINY), title="straight")
+    average = run.train(task, tmp_path, cycles=TINY.cycles, ema=TINY.ema, settings=asdict(TINY), title="straight")
     state = torch.load(trained[0] / run.CHECKPOINT, weights_only=True)
-    assert state["step"] == TINY.steps
+    assert state["step"] == sum(TINY.cycles)
     for name, weight in task.model.state_dict().items():
         assert torch.equal(weight, state["model"][name]), name
         assert torch.equal(average.weights[name], state["average"][name]), name
@@ -150,7 +152,7 @@ def test_batches_follow_from_the_step_alone() -> None:
 
 def test_the_noise_has_one_amplitude_an_image() -> None:
     """Up to gamma, evenly."""
-    task = VaeTask(replace(TINY, crop_batch=16, crop_steps=40), CPU)
+    task = VaeTask(replace(TINY, phases=(Phase(40, 64, 16),)), CPU)
     noise = torch.cat([batch(task, step)[1] for step in range(1, 13)])
     amplitudes = noise.std((1, 2, 3))
     assert amplitudes.max() < 0.42
@@ -245,3 +247,27 @@ def test_psnr_by_background() -> None:
     table = vae.measure(offset, count=40)
     assert set(table) == {"mean", "worst image", *world.BACKGROUNDS}
     assert set(table.values()) == {26.02}
+
+
+def test_phases_follow_each_other_and_end_cycles() -> None:
+    settings = VaeTraining()
+    ends = list(accumulate(phase.steps for phase in settings.phases))
+    for phase, end in zip(settings.phases, ends, strict=True):
+        assert settings.phase(end) is phase
+        assert settings.phase(end - phase.steps + 1) is phase
+    with pytest.raises(IndexError, match="past the last phase"):
+        settings.phase(ends[-1] + 1)
+    assert sum(settings.cycles) == ends[-1]
+    assert settings.phases[-1].ends_cycle  # else its steps would belong to no cycle
+
+
+def test_aimed_crops_lie_about_a_thing() -> None:
+    rng = random.Random(4)
+    thing = world.Thing("circle", "red", 30.0, 98.0, 12.0)
+    scene = world.Scene("scattered", "white", (thing,))
+    aimed, anywhere = Phase(1, 64, 1, aimed=True), Phase(1, 64, 1)
+    red = [float((vae.crop(rng, scene, aimed)[0, 1] < 0).float().mean()) for _ in range(40)]
+    assert min(red) > 0.02
+    assert min(float((vae.crop(rng, scene, anywhere)[0, 1] < 0).float().mean()) for _ in range(40)) == 0
+    whole = vae.crop(rng, scene, Phase(1, world.CANVAS, 1, aimed=True))
+    assert torch.equal(whole, vae.pixels([scene]))
