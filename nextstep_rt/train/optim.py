@@ -58,7 +58,7 @@ def make_optimizers(weights: dict[str, Tensor], lr: float, not_matrices: Iterabl
     ]
 
 
-def learning_rate(progress: float, *, warmup: float = 0.03, hold: float = 0.4, floor: float = 0.02) -> float:
+def learning_rate(progress: float, *, warmup: float = 0.03, hold: float = 0.3, floor: float = 0.02) -> float:
     """The factor at `progress` in 0..1: up in a line, level until `hold`, down along a cosine to `floor`."""
     if progress < warmup:
         return max(progress, 1e-3) / warmup

@@ -50,8 +50,8 @@ class VaeTraining:
     phases: tuple[Phase, ...] = (
         Phase(1800, 64, 8),
         Phase(700, world.CANVAS, 4, ends_cycle=True),
-        Phase(4000, 64, 8, aimed=True),
-        Phase(1500, world.CANVAS, 4, ends_cycle=True),
+        Phase(4900, 64, 8, aimed=True),
+        Phase(1000, world.CANVAS, 4, ends_cycle=True),
     )
     lr: float = 3e-3
     ema: float = 0.99

@@ -1,0 +1,171 @@
+"""The training command, what the text head writes, and the model card of what is shipped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from nextstep_rt.config import GenerationConfig
+from nextstep_rt.errors import InvalidRequest
+from nextstep_rt.reference.weights import expected_shapes
+from nextstep_rt.train import captions, card, command, generator, refine, vae
+from nextstep_rt.train.generator import GeneratorTraining, write_layout
+from nextstep_rt.train.report import Outcome, Report, overall, score
+from nextstep_rt.train.vae import VaeTraining
+
+SMALL = GeneratorTraining(
+    hidden_size=32,
+    intermediate_size=32,
+    num_hidden_layers=1,
+    num_attention_heads=1,
+    num_key_value_heads=1,
+    head_dim=32,
+    fm_head_dim=32,
+    fm_head_layers=1,
+)
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    config, prompts = write_layout(SMALL, tmp_path_factory.mktemp("model"))
+    generator_ = torch.Generator().manual_seed(0)
+    shapes = expected_shapes(config) | {"lm_head.weight": (config.vocab_size, config.hidden_size)}
+    weights = {name: torch.randn(shape, generator=generator_) * 0.1 for name, shape in shapes.items()}
+    return SimpleNamespace(config=config, prompts=prompts, weights=weights)
+
+
+def always(layout: SimpleNamespace, token: int) -> dict[str, torch.Tensor]:
+    """Weights under which the most likely token is always the given one."""
+    weights = {name: torch.zeros_like(weight) for name, weight in layout.weights.items()}
+    weights["embed_tokens.weight"][:] = 1.0
+    weights["norm.weight"][:] = 1.0
+    weights["lm_head.weight"][token] = 1.0
+    return weights
+
+
+def test_a_refinement_ends_at_its_token(layout: SimpleNamespace) -> None:
+    begin, end = refine.refinement_ids(layout.prompts)
+    assert begin != end
+    assert refine.refine(always(layout, end), layout.config, layout.prompts, "dot") == []
+
+
+def test_a_refinement_without_end_is_cut(layout: SimpleNamespace) -> None:
+    written = refine.refine(always(layout, 77), layout.config, layout.prompts, "dot")
+    assert written == [77] * refine.LONGEST
+
+
+def test_a_refinement_is_right_where_it_is_the_canonical_caption(
+    layout: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = iter([True, False, True])
+    made: list[str] = []
+    canonical = captions.canonical
+
+    def remembered(scene: Any) -> str:
+        made.append(canonical(scene))
+        return made[-1]
+
+    def written(*_: Any) -> list[int]:
+        return layout.prompts.encode_text(made[-1] if next(expected) else "a blue dot")
+
+    monkeypatch.setattr(captions, "canonical", remembered)
+    monkeypatch.setattr(refine, "refine", written)
+    results = refine.score_refinement(layout.weights, layout.config, layout.prompts, count=3)
+    assert [result.right for result in results] == [True, False, True]
+    assert [result.expected for result in results] == made
+
+
+def test_the_command_trains_all_and_scales_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def train_vae(settings: VaeTraining, run: Path, out: Path) -> None:
+        calls.append((settings, run, out))
+        out.mkdir(parents=True)
+
+    monkeypatch.setattr(vae, "train_vae", train_vae)
+    monkeypatch.setattr(generator, "train_generator", lambda *arguments: calls.append(arguments))
+    result = CliRunner().invoke(command.app, ["--folder", str(tmp_path), "--steps", "0.01"])
+    assert result.exit_code == 0, result.output
+    (vae_settings, vae_run, vae_out), (settings, run, _, out) = calls
+    assert (vae_run, vae_out) == (tmp_path / "vae", tmp_path / "model" / "vae")
+    assert (run, out) == (tmp_path / "generator", tmp_path / "model")
+    assert vae_settings == replace(
+        VaeTraining(),
+        phases=tuple(replace(phase, steps=max(1, round(phase.steps / 100))) for phase in VaeTraining().phases),
+    )
+    assert settings == replace(GeneratorTraining(), steps=round(GeneratorTraining().steps / 100))
+    stated = GenerationConfig.from_folder(tmp_path / "model")
+    assert stated.guidance_scale == command.GENERATION["guidance_scale"]
+
+
+def test_the_command_reports_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise InvalidRequest("the loss is nan at step 3: take a lower learning rate")
+
+    monkeypatch.setattr(vae, "train_vae", broken)
+    result = CliRunner().invoke(command.app, ["--folder", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "the loss is nan at step 3" in result.output
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A folder as a finished training and evaluation leave it."""
+    for name in card.FILES:
+        path = tmp_path / "model" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    for run, losses in (("vae", {"l1": 0.02}), ("generator", {"ce": 0.5, "mse": 0.25})):
+        (tmp_path / run).mkdir()
+        lines = [{"step": step, **losses, "factor": 1.0, "s_per_step": 1.8} for step in (500, 1000)]
+        (tmp_path / run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "vae" / "psnr.json").write_text(json.dumps({"mean": 33.21, "navy": 31.0}))
+    (tmp_path / "refinement.json").write_text(json.dumps({"right": 93, "count": 100}))
+    return tmp_path
+
+
+@pytest.fixture
+def report() -> Report:
+    outcomes = tuple(
+        Outcome(number, "counting", "", f"prompt {number}", seed, number % 4 > 0, "")
+        for number in range(20)
+        for seed in (0, 1)
+    )
+    about = {"command": "nextstep-rt eval model", "commit": "abc"}
+    return Report(score(outcomes), overall(outcomes), outcomes, {}, about)
+
+
+def test_shipping_copies_the_files_and_states_their_origin(trained: Path, report: Report, tmp_path: Path) -> None:
+    to = tmp_path / "shipped"
+    card.ship(trained, report, "0123abc", to)
+    assert {str(path.relative_to(to)) for path in to.rglob("*") if path.is_file()} == {*card.FILES, card.CARD}
+    for name in card.FILES:
+        assert (to / name).read_bytes() == name.encode()
+    text = (to / card.CARD).read_text()
+    for fact in ("| counting | 0.750 |", "| 20 | 40 |", "mean 33.2", "93 of 100", "0123abc", "nextstep-rt eval model"):
+        assert fact in text
+    assert "0.5 hours of steps; last losses ce 0.5000, mse 0.2500" in text  # 1000 steps of 1.8 s
+    assert f"gamma {VaeTraining().gamma}" in text
+    assert f"hidden_size {GeneratorTraining().hidden_size}" in text
+
+
+def test_nothing_is_shipped_in_part(trained: Path, report: Report, tmp_path: Path) -> None:
+    (trained / "model" / "tokenizer.json").unlink()
+    with pytest.raises(InvalidRequest, match=r"lacks tokenizer\.json"):
+        card.ship(trained, report, "0123abc", tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
+
+
+def test_what_is_too_large_is_not_shipped(trained: Path, report: Report, tmp_path: Path) -> None:
+    with (trained / "model" / "model.safetensors").open("wb") as file:
+        file.truncate(card.LARGEST)
+    with pytest.raises(InvalidRequest, match="at most 16000000 are shipped"):
+        card.ship(trained, report, "0123abc", tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
