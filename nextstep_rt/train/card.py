@@ -29,12 +29,8 @@ CARD = "README.md"
 LARGEST = 16_000_000  # bytes of all files together
 
 
-def ship(folder: Path, report: Report, commit: str, to: Path) -> None:
-    """Copies FILES of `folder`/model to `to` and writes the card.
-
-    report is ShapeEval's; its run must have been of the very weights shipped. Raises InvalidRequest where a file is
-    missing or all together exceed LARGEST.
-    """
+def check(folder: Path) -> None:
+    """Raises InvalidRequest where a file of `folder`/model is missing or all together exceed LARGEST."""
     model = folder / "model"
     missing = [name for name in FILES if not (model / name).exists()]
     if missing:
@@ -42,6 +38,15 @@ def ship(folder: Path, report: Report, commit: str, to: Path) -> None:
     size = sum((model / name).stat().st_size for name in FILES)
     if size > LARGEST:
         raise InvalidRequest(f"{model} has {size} bytes: at most {LARGEST} are shipped; train a smaller one")
+
+
+def ship(folder: Path, report: Report, commit: str, to: Path) -> None:
+    """Copies FILES of `folder`/model to `to` and writes the card.
+
+    report is ShapeEval's; its run must have been of the very weights shipped. Raises InvalidRequest as `check` does.
+    """
+    check(folder)
+    model = folder / "model"
     for name in FILES:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(model / name, to / name)

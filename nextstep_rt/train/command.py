@@ -1,8 +1,11 @@
-"""The training command: image tokenizer, then generator, then evaluation, in one folder."""
+"""The training command: image tokenizer, then generator, in one folder; and the command that ships the result."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,23 +15,35 @@ from ..errors import Error
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-# Chosen on prompts of the training split; docs/findings.md compares.
+# The settings that docs/findings.md found to score best on the shipped model.
 GENERATION = {"num_inference_steps": 28, "guidance_scale": 3.0}
+DEMO = Path(__file__).parents[1] / "demo"
+
+Folder = Annotated[Path, typer.Option(help="Where runs, plots and the model are.")]
 
 
-@app.command()
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """An error of this package is a line for the user, not a traceback."""
+    try:
+        yield
+    except Error as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.callback(invoke_without_command=True)
 def train(
-    folder: Annotated[Path, typer.Option(help="Where runs, checkpoints, plots and the model go.")] = Path(
-        "build/train"
-    ),
-    steps: Annotated[
-        float, typer.Option(min=0.0001, max=100, help="Times the steps of the recipe, to try it out.")
-    ] = 1.0,
+    context: typer.Context,
+    folder: Folder = Path("build/train"),
+    steps: Annotated[float, typer.Option(min=1e-4, max=100, help="Times the recipe's steps, to try it out.")] = 1.0,
 ) -> None:
     """Train the embedded model from nothing, or go on from where FOLDER stands.
 
     FOLDER/vae and FOLDER/generator hold each run's checkpoint, log and loss plot; FOLDER/model is the model.
     """
+    if context.invoked_subcommand is not None:
+        return
     from dataclasses import replace
 
     from .generator import GeneratorTraining, train_generator
@@ -41,11 +56,29 @@ def train(
     vae = replace(vae, phases=tuple(replace(phase, steps=scaled(phase.steps)) for phase in vae.phases))
     generator = replace(generator, steps=scaled(generator.steps))
     model = folder / "model"
-    try:
+    with _guarded():
         train_vae(vae, folder / "vae", model / "vae")
         train_generator(generator, folder / "generator", folder / "latents", model)
-    except Error as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-    (model / "generation_config.json").write_text(json.dumps(GENERATION, indent=1) + "\n")
+        (model / "generation_config.json").write_text(json.dumps(GENERATION, indent=1) + "\n")
     typer.echo(f"the model is in {model}: score it with `nextstep-rt eval {model}`")
+
+
+@app.command()
+def ship(
+    report: Annotated[Path, typer.Argument(help="ShapeEval's report.json of the model in FOLDER.", exists=True)],
+    folder: Folder = Path("build/train"),
+    to: Annotated[Path, typer.Option(help="Where the model and its card go.")] = DEMO,
+) -> None:
+    """Copy the trained model into the package, with a card that states its recipe and scores."""
+    from . import card
+    from .refine import score_model
+    from .report import Report
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    with _guarded():
+        card.check(folder)
+        refinements = score_model(folder / "model")
+        counts = {"right": sum(item.right for item in refinements), "count": len(refinements)}
+        (folder / "refinement.json").write_text(json.dumps(counts) + "\n")
+        card.ship(folder, Report.from_json(json.loads(report.read_text())), commit.stdout.strip(), to)
+    typer.echo(f"shipped to {to}")

@@ -46,8 +46,8 @@ class GeneratorTraining:
     scenes: int = 20480
     edits: int = 6144
     steps: int = 6000
-    batch: int = 48  # drawings in a step
-    edit_batch: int = 16  # 0: drawings only
+    batch: int = 36  # drawings in a step
+    edit_batch: int = 12  # 0: drawings only
     draws: int = 4  # of noise and time for one image token: the released fm_head_batch_mul
     drop: float = 0.1
     # A deviation from the released recipe: the tokens read are perturbed by a * eps, a ~ U[0, this], and normalized

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .._core import ModelConfig
@@ -66,3 +68,10 @@ def score_refinement(
         written = refine(weights, config, prompts, prompt)
         results.append(Refinement(prompt, expected, written == prompts.encode_text(expected)))
     return results
+
+
+def score_model(folder: Path, *, count: int = 200) -> list[Refinement]:
+    """`score_refinement` of a model in the released layout, in float32."""
+    config = ModelConfig.from_json((folder / "config.json").read_text())
+    weights = {name: weight.float() for name, weight in load_file(folder / "model.safetensors").items()}
+    return score_refinement(weights, config, PromptTokenizer(folder, config), count=count)

@@ -169,3 +169,30 @@ def test_what_is_too_large_is_not_shipped(trained: Path, report: Report, tmp_pat
     with pytest.raises(InvalidRequest, match="at most 16000000 are shipped"):
         card.ship(trained, report, "0123abc", tmp_path / "shipped")
     assert not (tmp_path / "shipped").exists()
+
+
+def test_the_ship_command(trained: Path, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def score_model(folder: Path) -> list[refine.Refinement]:
+        asked.append(folder)
+        return [refine.Refinement("dot", "a red circle", right) for right in (True, True, False)]
+
+    monkeypatch.setattr(refine, "score_model", score_model)
+    report.write(tmp_path / "report.json")
+    to = tmp_path / "shipped"
+    arguments = ["ship", str(tmp_path / "report.json"), "--folder", str(trained), "--to", str(to)]
+    result = CliRunner().invoke(command.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert asked == [trained / "model"]
+    assert "2 of 3 terse" in (to / card.CARD).read_text()
+
+
+def test_the_ship_command_reports_what_is_missing(trained: Path, report: Report, tmp_path: Path) -> None:
+    (trained / "model" / "config.json").unlink()
+    report.write(tmp_path / "report.json")
+    result = CliRunner().invoke(
+        command.app, ["ship", str(tmp_path / "report.json"), "--folder", str(trained), "--to", str(tmp_path)]
+    )
+    assert result.exit_code == 1
+    assert "config.json" in result.output
