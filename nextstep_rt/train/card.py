@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict
@@ -43,10 +44,14 @@ def check(folder: Path) -> None:
 def ship(folder: Path, report: Report, commit: str, to: Path) -> None:
     """Copies FILES of `folder`/model to `to` and writes the card.
 
-    report is ShapeEval's; its run must have been of the very weights shipped. Raises InvalidRequest as `check` does.
+    report is ShapeEval's. Raises InvalidRequest as `check` does, and where the report is of other weights.
     """
     check(folder)
     model = folder / "model"
+    for name in FILES:
+        digest = hashlib.sha256((model / name).read_bytes()).hexdigest()
+        if name.endswith(".safetensors") and report.about["weights_sha256"].get(name) != digest:
+            raise InvalidRequest(f"the report is not of {model / name}: run `nextstep-rt eval {model}` again")
     for name in FILES:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(model / name, to / name)

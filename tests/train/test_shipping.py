@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -138,7 +139,8 @@ def report() -> Report:
         for number in range(20)
         for seed in (0, 1)
     )
-    about = {"command": "nextstep-rt eval model", "commit": "abc"}
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in card.FILES}
+    about = {"command": "nextstep-rt eval model", "commit": "abc", "weights_sha256": digests}
     return Report(score(outcomes), overall(outcomes), outcomes, {}, about)
 
 
@@ -159,6 +161,13 @@ def test_shipping_copies_the_files_and_states_their_origin(trained: Path, report
 def test_nothing_is_shipped_in_part(trained: Path, report: Report, tmp_path: Path) -> None:
     (trained / "model" / "tokenizer.json").unlink()
     with pytest.raises(InvalidRequest, match=r"lacks tokenizer\.json"):
+        card.ship(trained, report, "0123abc", tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
+
+
+def test_a_report_of_other_weights_is_refused(trained: Path, report: Report, tmp_path: Path) -> None:
+    (trained / "model" / "vae" / "model.safetensors").write_bytes(b"trained on")
+    with pytest.raises(InvalidRequest, match=r"not of .*vae/model\.safetensors: run `nextstep-rt eval"):
         card.ship(trained, report, "0123abc", tmp_path / "shipped")
     assert not (tmp_path / "shipped").exists()
 
