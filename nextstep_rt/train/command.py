@@ -15,7 +15,7 @@ from ..errors import Error
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-# The settings that docs/findings.md found to score best on the shipped model.
+# What the shipped model is scored with; docs/findings.md compares others.
 GENERATION = {"num_inference_steps": 28, "guidance_scale": 3.0}
 DEMO = Path(__file__).parents[1] / "demo"
 
