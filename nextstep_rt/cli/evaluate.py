@@ -45,6 +45,9 @@ def evaluate(
     model: Model = "demo",
     count: Count = 100,
     seeds: Seeds = "0,1",
+    prompt_seed: Annotated[
+        int, typer.Option(help="Which prompts; choose settings on another than 0.", rich_help_panel=_EVALUATION)
+    ] = 0,
     categories: Categories = None,
     output: Folder = Path("evaluation"),
     steps: o.Steps = None,
@@ -85,6 +88,7 @@ def evaluate(
                 count=count,
                 categories=chosen,
                 seeds=_seeds(seeds),
+                prompt_seed=prompt_seed,
                 progress=progress,
                 on_image=drawn.add,
                 **settings,

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..errors import InvalidRequest
 from ..tokenizer import PromptTokenizer
-from . import captions
+from . import captions, edits
 from .latents import Dataset
 from .refine import refinement_ids
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 SIDE = 8  # image tokens on each side
 # Columns before the image's first token, the same in every step so that each format is compiled once.
-DRAW_COLUMNS = 32
-EDIT_COLUMNS = 92
+DRAW_COLUMNS = 34
+EDIT_COLUMNS = 96
 # Of the drawings: prompted tersely, and tersely with the refined prompt written out behind.
 TERSE, REFINED = 0.1, 0.15
 IGNORED = -100
@@ -71,8 +72,10 @@ class Sampler:
         if s.edit_batch == 0:
             return [drawings]
         chosen = [rng.randrange(len(data.edits)) for _ in range(s.edit_batch)]
-        rows = [self.edit_row(rng, index) for index in chosen]
+        edited = [self.edit_row(rng, index) for index in chosen]
+        rows = [row for row, _ in edited]
         pairs = data.edit_tokens[chosen].float()
+        pairs = torch.stack([pair.flip(0) if back else pair for pair, (_, back) in zip(pairs, edited, strict=True)])
         editing = self._batch(rows, EDIT_COLUMNS, pairs[:, 1], generator)
         return [drawings, replace(editing, source=pairs[:, 0])]
 
@@ -91,13 +94,15 @@ class Sampler:
                 row += refined
         return row
 
-    def edit_row(self, rng: random.Random, index: int) -> list[int]:
-        """An image and an instruction, or (dropped) the image alone."""
-        row = self.prompts.image_block(SIDE, SIDE)
+    def edit_row(self, rng: random.Random, index: int) -> tuple[list[int], bool]:
+        """An image and an instruction, or (dropped) the image alone; True where the change is the one back."""
+        edit, row = self.dataset.edits[index], self.prompts.image_block(SIDE, SIDE)
+        back = edits.undone(rng, edit) if rng.random() < 0.5 else None
         if rng.random() < self.settings.drop:
-            return row
+            return row, back is not None
+        text = captions.written(rng, (back or edits.reworded(rng, edit)).instruction)
         space = " " if rng.random() < 0.15 else ""  # people put one behind the `<image>` marker
-        return row + self.prompts.encode_text(space + self.dataset.edits[index].instruction)
+        return row + self.prompts.encode_text(space + text), back is not None
 
     def _suffix(self) -> list[int]:
         return [*self.prompts.area_tokens(SIDE, SIDE), self.prompts.boi]
@@ -106,6 +111,8 @@ class Sampler:
         ids = torch.full((len(rows), columns), self.prompts.pad)
         for line, row in zip(ids, rows, strict=True):
             tokens = [*row, *self._suffix()]
+            if len(tokens) > columns:
+                raise InvalidRequest(f"a row of {len(tokens)} tokens does not fit {columns} columns: raise the number")
             line[columns - len(tokens) :] = torch.tensor(tokens)
         keep = torch.arange(columns) >= columns - torch.tensor([[len(row) + len(self._suffix())] for row in rows])
         next_ids = ids[:, 1:].masked_fill(~keep[:, :-1] | (ids[:, 1:] == self.prompts.placeholder), IGNORED)

@@ -116,9 +116,14 @@ def caption(rng: random.Random, scene: Scene, *, name_default_colour: bool | Non
             text = words.pick(ways, 0.45).format(text, name)
     if opened:
         text = rng.choice(OPENINGS).format(text)
-    if words.chance(0.1):
+    return written(rng, text)
+
+
+def written(rng: random.Random, text: str) -> str:
+    """A text as some people write it: with a capital, or a period at the end."""
+    if rng.random() < 0.1:
         text = text[0].upper() + text[1:]
-    return text + "." if words.chance(0.08) else text
+    return text + "." if rng.random() < 0.08 else text
 
 
 def terse(rng: random.Random, scene: Scene) -> str:

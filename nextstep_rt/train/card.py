@@ -9,12 +9,12 @@ from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
+from ..config import GenerationConfig
 from ..errors import InvalidRequest
 from . import world
-from .generator import GeneratorTraining
+from .prompts import EDITING
 from .report import Report, Score
-from .run import read_log
-from .vae import VaeTraining
+from .run import read_log, read_settings
 
 FILES = (
     "config.json",
@@ -28,6 +28,7 @@ FILES = (
 )
 CARD = "README.md"
 LARGEST = 16_000_000  # bytes of all files together
+PROMPTS = 100  # of each category, at least, behind a score that is shipped
 
 
 def check(folder: Path) -> None:
@@ -44,10 +45,18 @@ def check(folder: Path) -> None:
 def ship(folder: Path, report: Report, commit: str, to: Path) -> None:
     """Copies FILES of `folder`/model to `to` and writes the card.
 
-    report is ShapeEval's. Raises InvalidRequest as `check` does, and where the report is of other weights.
+    report is ShapeEval's. Raises InvalidRequest as `check` does, and where the report is of other weights or
+    settings, or not of all there is to score.
     """
     check(folder)
     model = folder / "model"
+    if report.overall is None or EDITING not in report.scores:
+        raise InvalidRequest(f"the report lacks categories: run `nextstep-rt eval {model}` without --categories")
+    fewest = min(score.prompts for score in report.scores.values())
+    if fewest < PROMPTS:
+        raise InvalidRequest(f"the report is of {fewest} prompts a category: run `nextstep-rt eval` with {PROMPTS}")
+    if report.about["settings"] != asdict(GenerationConfig.from_folder(model)):
+        raise InvalidRequest(f"the report is of other settings than {model / 'generation_config.json'}: evaluate again")
     for name in FILES:
         digest = hashlib.sha256((model / name).read_bytes()).hexdigest()
         if name.endswith(".safetensors") and report.about["weights_sha256"].get(name) != digest:
@@ -76,8 +85,8 @@ def card(folder: Path, report: Report, commit: str) -> str:
             "exactly.\n",
             "## Recipe\n",
             f"`python -m nextstep_rt.train` at commit {commit}.\n",
-            _recipe("Image tokenizer", asdict(VaeTraining()), folder / "vae"),
-            _recipe("Generator", asdict(GeneratorTraining()), folder / "generator"),
+            _recipe("Image tokenizer", folder / "vae"),
+            _recipe("Generator", folder / "generator"),
             _LIMITS,
         ]
     )
@@ -101,8 +110,9 @@ def _scores(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _recipe(title: str, settings: dict[str, object], run: Path) -> str:
+def _recipe(title: str, run: Path) -> str:
     """Every setting of a run, its steps' time and its last losses."""
+    settings = read_settings(run)
     lines = read_log(run)
     last = {name: value for name, value in lines[-1].items() if name not in ("step", "factor", "s_per_step")}
     ends = [0.0, *(line["step"] for line in lines)]

@@ -43,8 +43,8 @@ class GeneratorTraining:
     fm_head_dim: int = 192
     fm_head_layers: int = 3
     vocab_size: int = 640
-    scenes: int = 20480
-    edits: int = 6144
+    scenes: int = 16384
+    edits: int = 8192
     steps: int = 6000
     batch: int = 36  # drawings in a step
     edit_batch: int = 12  # 0: drawings only

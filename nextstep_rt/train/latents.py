@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,13 +62,25 @@ def _encoded(vae: VAE, cache: Path, name: str, rows: list[list[world.Scene]]) ->
     shards = []
     for start in track(range(0, len(rows), SHARD), f"encoding {name}"):
         chosen = rows[start : start + SHARD]
-        path = cache / f"{name}-{start:06d}-{len(chosen)}.pt"
+        path = cache / f"{name}-{start:06d}-{_key(vae, chosen)}.pt"
         if not path.exists():
             flat = [scene for row in chosen for scene in row]
             tokens = torch.cat([encode(vae, flat[i : i + BATCH]) for i in range(0, len(flat), BATCH)])
-            torch.save(tokens.bfloat16().view(len(chosen), -1, *tokens.shape[1:]), path)
+            part = path.with_suffix(".part")
+            torch.save(tokens.bfloat16().view(len(chosen), -1, *tokens.shape[1:]), part)
+            os.replace(part, path)  # so that a stop leaves no half of a shard
         shards.append(torch.load(path, weights_only=True))
     return torch.cat(shards)
+
+
+def _key(vae: VAE, rows: list[list[world.Scene]]) -> str:
+    """Names what decides a shard: the encoder's weights, the scenes, and how the first of them is drawn."""
+    digest = hashlib.sha256(repr(rows).encode())
+    digest.update(world.render(rows[0][0]).tobytes())
+    for name, weight in sorted(vae.state_dict().items()):
+        if name.startswith("encoder"):
+            digest.update(weight.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def encode(vae: VAE, scenes: list[world.Scene]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def _told(
         if not wanted(scene):
             return None
         text = captions.caption(rng, scene, name_default_colour=named)
-        if said and not any(phrase in text.lower() for phrase in said):
+        if said and not any(re.search(rf"\b{re.escape(phrase)}\b", text.lower()) for phrase in said):
             return None
         return Prompt(category, text, scene, JUDGED[category])
 

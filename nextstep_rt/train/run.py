@@ -129,7 +129,9 @@ def _step(task: Task, step: int) -> Metrics:
     for optimizer in task.optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(task.model.parameters(), 1.0)
+    norm = nn.utils.clip_grad_norm_(task.model.parameters(), 1.0)
+    if not math.isfinite(norm.item()):  # before it reaches the weights, and with them the next checkpoint
+        raise InvalidRequest(f"the gradient's norm is {norm.item()} at step {step}: take a lower learning rate")
     for optimizer in task.optimizers:
         optimizer.step()
     return metrics
@@ -173,6 +175,12 @@ def read_log(folder: Path) -> list[Metrics]:
     """The lines of a run's log; of a step done twice, because the run was stopped, the later one."""
     lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     return sorted({line["step"]: line for line in lines}.values(), key=lambda line: line["step"])
+
+
+def read_settings(folder: Path) -> dict[str, object]:
+    """The settings of the run in a folder, from its checkpoint."""
+    settings: dict[str, object] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["settings"]
+    return settings
 
 
 def plot_log(folder: Path) -> None:

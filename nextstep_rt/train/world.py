@@ -46,7 +46,6 @@ BACKGROUNDS: dict[str, Rgb] = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "heart", "diamond")
 SIZES = ("small", "medium", "large")
-RELATIONS = ("left", "right", "above", "below", "inside")
 INVERSE = {"left": "right", "right": "left", "above": "below", "below": "above", "inside": "around", "around": "inside"}
 CONTAINERS = ("circle", "square", "ring", "diamond", "heart")  # the shapes with room for another inside
 PLACES = {
@@ -256,7 +255,8 @@ def _sized(rng: random.Random, kind: Kind) -> Kind:
     return (*kind[:2], rng.choice(SIZES) if rng.random() < 0.3 else "medium")
 
 
-LAYOUT_WEIGHTS = {"alone": 16, "place": 8, "row": 23, "column": 16, "inside": 10, "count": 15, "list": 12}
+# Pairs are what most of the language is about, and the hardest to draw.
+LAYOUT_WEIGHTS = {"alone": 14, "place": 5, "row": 26, "column": 22, "inside": 13, "count": 14, "list": 6}
 
 
 def sample_scene(rng: random.Random, layout: str | None = None) -> Scene:

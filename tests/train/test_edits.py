@@ -11,7 +11,7 @@ import pytest
 from kit.scene_words import BACKGROUNDS, COLOURS, NOUN, RELATIONS, SHAPES, either, noun_of, read_noun
 
 from nextstep_rt.train import edits, world
-from nextstep_rt.train.edits import Edit
+from nextstep_rt.train.edits import Edit, reworded, sample_edit, undone
 from nextstep_rt.train.world import Scene, Thing
 
 KINDS = list(edits.KINDS)
@@ -37,7 +37,8 @@ def sampled(kind: str | None, count: int, *, held_out: bool = False) -> list[Edi
 def drawn(kind: str, count: int) -> list[Edit]:
     """Of either split."""
     rng = random.Random(f"drawn {kind}")
-    return [edits.KINDS[kind](rng, edits.Words(rng)) for _ in range(count)]
+    changes = [edits.KINDS[kind](rng) for _ in range(count)]
+    return [Edit(kind, edits.instruct(rng, kind, source, target), source, target) for source, target in changes]
 
 
 def picture(scene: Scene) -> Picture:
@@ -180,3 +181,50 @@ def test_every_picture_can_be_drawn(kind: str) -> None:
         assert (before != after).any()
         if kind in ("remove", "recolour", "add"):  # no more than the things named changes
             assert (before == after).all(-1).mean() > 0.25
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_change_undone_is_the_change_back(kind: str) -> None:
+    rng = random.Random(f"back {kind}")
+    found = 0
+    for _ in range(200):
+        edit = sample_edit(rng, held_out=False, kind=kind)
+        back = undone(rng, edit)
+        if back is None:
+            assert kind == "remove"
+            assert len(edit.source.things) > 2
+            continue
+        found += 1
+        assert (back.source, back.target) == (edit.target, edit.source)
+        words = parse(back)
+        if back.kind == "add":
+            (new,) = [thing for thing in edit.source.things if thing not in edit.target.things]
+            assert noun_of(new) == read_noun(NOUN.fullmatch(words["noun"]))
+        elif back.kind == "background":
+            assert BACKGROUNDS[words.get("a") or words["b"]] == edit.source.background
+    assert found > 100
+
+
+def test_the_same_change_in_other_words() -> None:
+    rng = random.Random(2)
+    edit = sample_edit(rng, held_out=False, kind="remove")
+    texts = {reworded(rng, edit).instruction for _ in range(60)}
+    assert len(texts) > 4
+    assert {replace(reworded(rng, edit), instruction="") for _ in range(5)} == {replace(edit, instruction="")}
+
+
+def test_what_is_left_of_a_pair_or_a_group_is_not_held_out_by_its_looks() -> None:
+    """A container left alone looks like a large thing, one of four like a thing in a corner."""
+    rng = random.Random(3)
+    roles: set[str] = set()
+    for _ in range(4000):
+        edit = sample_edit(rng, held_out=False)
+        for scene in (edit.source, edit.target):
+            if len(scene.things) == 1:
+                (thing,) = scene.things
+                roles.add(thing.role.split()[0])
+                if thing.role == "around":
+                    assert not world.is_held_out(thing.colour, thing.shape, f"alone large on {scene.background}")
+                if thing.role.startswith("among 4") and thing.x < 64 and thing.y < 64:
+                    assert not world.is_held_out(thing.colour, thing.shape, "at top left")
+    assert {"around", "inside", "among", "left", "at", "alone"} <= roles

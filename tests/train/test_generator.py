@@ -84,24 +84,44 @@ def test_a_step_draws_the_same_batch_again_and_the_next_another(sampler):
     assert not torch.equal(first[0].noise, other[0].noise)
 
 
-def test_rows_are_those_the_runtime_would_build(layout, dataset):
+def test_rows_are_those_the_runtime_would_build(layout, dataset, monkeypatch):
     """A caption's row and an edit's row, as `PromptTokenizer.build` makes them for a request."""
+    said = []
+    written = captions.written
+
+    def recorded(rng, text):
+        said.append(written(rng, text))
+        return said[-1]
+
+    monkeypatch.setattr(captions, "written", recorded)
     sampler = Sampler(replace(SETTINGS, drop=0.0, batch=64, edit_batch=64), dataset, layout.prompts)
     drawings, editing = sampler.batches(1)
     assert drawings.ids.shape == (64, DRAW_COLUMNS)
     assert editing.ids.shape == (64, EDIT_COLUMNS)
-    asked = layout.prompts.build(["x"], "", h=8, w=8, branches=1).rows[0]
-    suffix = list(asked[-5:])
-    assert suffix[-1] == layout.config.boi
-    for row in real_rows(drawings) + real_rows(editing):
-        assert row[-5:] == suffix
-    texts = [edit.instruction for edit in dataset.edits]
-    built = {
-        layout.prompts.build(["<image>" + space + text], "", h=8, w=8, branches=1, with_image=True).rows[0]
-        for text in texts
-        for space in ("", " ")
-    }
-    assert all(tuple(row) in built for row in real_rows(editing))
+    build = layout.prompts.build
+    asked = {build([text], "", h=8, w=8, branches=1).rows[0] for text in said[:-64]}
+    plain = [row for row in real_rows(drawings) if tuple(row) in asked]
+    assert len(plain) > 40  # the others are terse or refined
+    suffix = list(build(["x"], "", h=8, w=8, branches=1).rows[0][-5:])
+    assert all(row[-5:] == suffix for row in real_rows(drawings))
+    for row, text in zip(real_rows(editing), said[-64:], strict=True):
+        assert tuple(row) in {
+            build([f"<image>{space}{text}"], "", h=8, w=8, branches=1, with_image=True).rows[0] for space in ("", " ")
+        }
+
+
+def test_half_of_the_edits_are_learned_backwards(layout, dataset):
+    """The pictures change places with the instruction."""
+    sampler = Sampler(replace(SETTINGS, drop=0.0, edit_batch=64), dataset, layout.prompts)
+    rng = random.Random(0)
+    backs = [sampler.edit_row(rng, index % len(dataset.edits))[1] for index in range(400)]
+    assert 120 < sum(backs) < 220  # what was removed from a list has no way back
+    editing = sampler.batches(3)[1]
+    forwards = dataset.edit_tokens.float()
+    for source, target in zip(editing.source, editing.target, strict=True):
+        same = [torch.equal(source, a) and torch.equal(target, b) for a, b in forwards]
+        swapped = [torch.equal(source, b) and torch.equal(target, a) for a, b in forwards]
+        assert sum(same) + sum(swapped) == 1
 
 
 def test_dropped_conditions_are_the_rows_of_the_guidance_branches(layout, dataset):

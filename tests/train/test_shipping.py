@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,8 @@ from nextstep_rt.errors import InvalidRequest
 from nextstep_rt.reference.weights import expected_shapes
 from nextstep_rt.train import captions, card, command, generator, refine, vae
 from nextstep_rt.train.generator import GeneratorTraining, write_layout
-from nextstep_rt.train.report import Outcome, Report, overall, score
+from nextstep_rt.train.prompts import CATEGORIES
+from nextstep_rt.train.report import Outcome, Report, Score, overall, score
 from nextstep_rt.train.vae import VaeTraining
 
 SMALL = GeneratorTraining(
@@ -123,9 +124,12 @@ def trained(tmp_path: Path) -> Path:
         path = tmp_path / "model" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(command.GENERATION))
     for run, losses in (("vae", {"l1": 0.02}), ("generator", {"ce": 0.5, "mse": 0.25})):
         (tmp_path / run).mkdir()
         lines = [{"step": step, **losses, "factor": 1.0, "s_per_step": 1.8} for step in (500, 1000)]
+        settings = asdict(VaeTraining() if run == "vae" else GeneratorTraining())
+        torch.save({"settings": settings}, tmp_path / run / "checkpoint.pt")
         (tmp_path / run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "vae" / "psnr.json").write_text(json.dumps({"mean": 33.21, "navy": 31.0}))
     (tmp_path / "refinement.json").write_text(json.dumps({"right": 93, "count": 100}))
@@ -133,14 +137,21 @@ def trained(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def report() -> Report:
+def report(trained: Path) -> Report:
+    """Of all categories; three prompts of four are drawn right."""
     outcomes = tuple(
-        Outcome(number, "counting", "", f"prompt {number}", seed, number % 4 > 0, "")
-        for number in range(20)
+        Outcome(number, category, "", f"prompt {number}", seed, number % 4 > 0, "")
+        for category in CATEGORIES
+        for number in range(100)
         for seed in (0, 1)
     )
-    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in card.FILES}
-    about = {"command": "nextstep-rt eval model", "commit": "abc", "weights_sha256": digests}
+    model = trained / "model"
+    about = {
+        "command": "nextstep-rt eval model",
+        "commit": "abc",
+        "weights_sha256": {name: hashlib.sha256((model / name).read_bytes()).hexdigest() for name in card.FILES},
+        "settings": asdict(GenerationConfig.from_folder(model)),
+    }
     return Report(score(outcomes), overall(outcomes), outcomes, {}, about)
 
 
@@ -149,9 +160,16 @@ def test_shipping_copies_the_files_and_states_their_origin(trained: Path, report
     card.ship(trained, report, "0123abc", to)
     assert {str(path.relative_to(to)) for path in to.rglob("*") if path.is_file()} == {*card.FILES, card.CARD}
     for name in card.FILES:
-        assert (to / name).read_bytes() == name.encode()
+        assert (to / name).read_bytes() == (trained / "model" / name).read_bytes()
     text = (to / card.CARD).read_text()
-    for fact in ("| counting | 0.750 |", "| 20 | 40 |", "mean 33.2", "93 of 100", "0123abc", "nextstep-rt eval model"):
+    for fact in (
+        "| counting | 0.750 |",
+        "| 100 | 200 |",
+        "mean 33.2",
+        "93 of 100",
+        "0123abc",
+        "nextstep-rt eval model",
+    ):
         assert fact in text
     assert "0.5 hours of steps; last losses ce 0.5000, mse 0.2500" in text  # 1000 steps of 1.8 s
     assert f"gamma {VaeTraining().gamma}" in text
@@ -170,6 +188,26 @@ def test_a_report_of_other_weights_is_refused(trained: Path, report: Report, tmp
     with pytest.raises(InvalidRequest, match=r"not of .*vae/model\.safetensors: run `nextstep-rt eval"):
         card.ship(trained, report, "0123abc", tmp_path / "shipped")
     assert not (tmp_path / "shipped").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"overall": None}, "lacks categories"),
+        ({"scores": {name: Score(1.0, 0.9, 1.0, 3, 6) for name in CATEGORIES}}, "3 prompts a category"),
+    ],
+)
+def test_a_report_of_less_is_refused(
+    trained: Path, report: Report, tmp_path: Path, change: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=error):
+        card.ship(trained, replace(report, **change), "0123abc", tmp_path / "shipped")
+
+
+def test_a_report_of_other_settings_is_refused(trained: Path, report: Report, tmp_path: Path) -> None:
+    (trained / "model" / "generation_config.json").write_text(json.dumps({"guidance_scale": 5.0}))
+    with pytest.raises(InvalidRequest, match="other settings"):
+        card.ship(trained, report, "0123abc", tmp_path / "shipped")
 
 
 def test_what_is_too_large_is_not_shipped(trained: Path, report: Report, tmp_path: Path) -> None:
