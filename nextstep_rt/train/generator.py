@@ -25,7 +25,7 @@ from ..tokenizer import PromptTokenizer
 from .batches import Batch, Sampler
 from .latents import load_dataset
 from .optim import make_optimizers
-from .run import Metrics, compiled, pick_device, train
+from .run import Cycle, Metrics, compiled, pick_device, train
 from .tokenizer import MAX_LENGTH, write_tokenizer
 from .world import CANVAS
 
@@ -180,7 +180,9 @@ def train_generator(settings: GeneratorTraining, run: Path, cache: Path, out: Pa
     dataset = load_dataset(out / "vae", cache, scene_count=settings.scenes, edit_count=settings.edits)
     sampler = Sampler(settings, dataset, prompts)
     task = GeneratorTask(settings, sampler, config, pick_device())
-    average = train(task, run, cycles=[settings.steps], ema=settings.ema, settings=asdict(settings), title="generator")
+    average = train(
+        task, run, cycles=[Cycle(settings.steps)], ema=settings.ema, settings=asdict(settings), title="generator"
+    )
     save_generator(average.weights, out)
 
 

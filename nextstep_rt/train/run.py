@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -23,6 +24,14 @@ Metrics = dict[str, float]
 CHECKPOINT, LOG, PLOT = "checkpoint.pt", "log.jsonl", "loss.png"
 SAVE_EVERY_S = 120.0
 LOG_EVERY = 10  # steps
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One course of the learning rate: up, level, down. `peak` is a factor on what the optimizers were made with."""
+
+    steps: int
+    peak: float = 1.0
 
 
 class Task(Protocol):
@@ -54,11 +63,11 @@ def compiled(function: CallableT) -> CallableT:
 
 
 def train(
-    task: Task, folder: Path, *, cycles: Sequence[int], ema: float, settings: dict[str, object], title: str
+    task: Task, folder: Path, *, cycles: Sequence[Cycle], ema: float, settings: dict[str, object], title: str
 ) -> Average:
     """Trains from where the folder stands to the end of the last cycle; returns the averaged weights.
 
-    cycles are the steps of each course of the learning rate; most runs have one. Raises InvalidRequest
+    cycles are the courses of the learning rate; most runs have one. Raises InvalidRequest
     where the folder holds a run with other settings, or the loss stops being a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +75,7 @@ def train(
     start = _resume(task, average, folder, settings)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in task.optimizers]
     saved = time.monotonic()
-    steps = sum(cycles)
+    steps = sum(cycle.steps for cycle in cycles)
     for step in _progress(start, cycles, title, task, average, rates, folder):
         if time.monotonic() - saved > SAVE_EVERY_S or step == steps:
             _save(task, average, folder, settings, step)
@@ -77,7 +86,7 @@ def train(
 
 def _progress(
     start: int,
-    cycles: Sequence[int],
+    cycles: Sequence[Cycle],
     title: str,
     task: Task,
     average: Average,
@@ -85,7 +94,7 @@ def _progress(
     folder: Path,
 ) -> Iterator[int]:
     """Runs the steps after `start`, yielding the number of each one done."""
-    steps = sum(cycles)
+    steps = sum(cycle.steps for cycle in cycles)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with (folder / LOG).open("a") as log, Progress(*columns, speed_estimate_period=120) as bar:
         shown = bar.add_task(title, total=steps, completed=start)
@@ -93,7 +102,7 @@ def _progress(
         logged = start
         began = time.monotonic()
         for step in range(start + 1, steps + 1):
-            factor = learning_rate(_within(cycles, step))
+            factor = _factor(cycles, step)
             for optimizer, initial in zip(task.optimizers, rates, strict=True):
                 for group, rate in zip(optimizer.param_groups, initial, strict=True):
                     group["lr"] = rate * factor
@@ -112,13 +121,13 @@ def _progress(
             yield step
 
 
-def _within(cycles: Sequence[int], step: int) -> float:
-    """How far, in 0..1, the step has come in its cycle."""
+def _factor(cycles: Sequence[Cycle], step: int) -> float:
+    """The learning rate's factor at a step, from 1."""
     done = step - 1
-    for steps in cycles:
-        if done < steps:
-            return done / steps
-        done -= steps
+    for cycle in cycles:
+        if done < cycle.steps:
+            return cycle.peak * learning_rate(done / cycle.steps)
+        done -= cycle.steps
     raise IndexError(f"step {step} past the last cycle")
 
 

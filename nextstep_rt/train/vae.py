@@ -20,7 +20,7 @@ from ..vae.config import VaeConfig
 from ..vae.model import VAE
 from . import world
 from .optim import make_optimizers
-from .run import Metrics, compiled, pick_device, train
+from .run import Cycle, Metrics, compiled, pick_device, train
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,11 @@ class VaeTraining:
     phases: tuple[Phase, ...] = (
         Phase(1800, 64, 8),
         Phase(700, world.CANVAS, 4, ends_cycle=True),
-        Phase(4900, 64, 8, aimed=True),
-        Phase(1000, world.CANVAS, 4, ends_cycle=True),
+        Phase(4568, 64, 8, aimed=True, ends_cycle=True),
+        Phase(3232, 64, 8, aimed=True),
+        Phase(1200, world.CANVAS, 4, ends_cycle=True),
     )
+    peaks: tuple[float, ...] = (1.0, 1.0, 0.33)  # of lr, in each course
     lr: float = 3e-3
     ema: float = 0.99
     edge_weight: float = 1.0  # L1 of the differences between neighbouring pixels
@@ -60,13 +62,14 @@ class VaeTraining:
     seed: int = 0
 
     @property
-    def cycles(self) -> list[int]:
-        """Steps of each course of the learning rate."""
-        cycles, steps = [], 0
+    def cycles(self) -> list[Cycle]:
+        """The courses of the learning rate."""
+        cycles: list[Cycle] = []
+        steps = 0
         for phase in self.phases:
             steps += phase.steps
             if phase.ends_cycle:
-                cycles.append(steps)
+                cycles.append(Cycle(steps, self.peaks[len(cycles)]))
                 steps = 0
         return cycles
 
@@ -174,7 +177,7 @@ class VaeTask:
         rng = random.Random(f"vae {s.seed} {step}")
         phase = s.phase(step)
         side, batch = phase.side, phase.batch
-        scenes = [scattered(rng) if rng.random() < 0.25 else world.sample_scene(rng) for _ in range(batch)]
+        scenes = [scattered(rng) if rng.random() < 0.1 else world.sample_scene(rng) for _ in range(batch)]
         images = torch.cat([crop(rng, scene, phase) for scene in scenes])
         images = images.to(self.device).contiguous(memory_format=torch.channels_last)
         generator = torch.Generator().manual_seed(rng.getrandbits(62))

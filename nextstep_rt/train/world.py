@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 CANVAS = 128
-SUPERSAMPLING = 4  # each pixel is the mean of 4 x 4: the anti-aliasing
+SUPERSAMPLING = 4  # for the anti-aliasing: a tent filter, two pixels wide
 
 Rgb = tuple[int, int, int]
 COLOURS: dict[str, Rgb] = {
@@ -166,7 +166,7 @@ def render(scene: Scene, size: int = CANVAS) -> NDArray[np.uint8]:
     canvas = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
     for thing in scene.things:
         _stamp(canvas, thing, side / CANVAS)
-    return np.asarray(canvas.reduce(SUPERSAMPLING))
+    return np.asarray(canvas.resize((size, size), Image.Resampling.BILINEAR))
 
 
 # ---------------------------------------------------------------------------------------------------------- layouts

@@ -37,7 +37,7 @@ class Line:
 
 
 def train(task: Line, folder: Path, **changes: Any) -> Average:
-    arguments = {"cycles": [STEPS], "ema": 0.9, "settings": SETTINGS, "title": "line", **changes}
+    arguments = {"cycles": [run.Cycle(STEPS)], "ema": 0.9, "settings": SETTINGS, "title": "line", **changes}
     return run.train(task, folder, **arguments)
 
 
@@ -191,7 +191,7 @@ def test_a_stop_while_saving_loses_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_log_holds_means_over_its_steps(tmp_path: Path) -> None:
-    train(Line(), tmp_path, cycles=[24])
+    train(Line(), tmp_path, cycles=[run.Cycle(24)])
     lines = [json.loads(line) for line in (tmp_path / run.LOG).read_text().splitlines()]
     assert [line["step"] for line in lines] == [10, 20, 24]
     for line, steps in zip(lines, (range(1, 11), range(11, 21), range(21, 25)), strict=True):
@@ -223,8 +223,8 @@ def test_the_rate_of_every_step_is_the_initial_one_times_the_factor(tmp_path: Pa
 
 
 def test_each_cycle_has_its_own_course_of_the_learning_rate(tmp_path: Path) -> None:
-    train(Line(), tmp_path, cycles=[10, 20])
+    train(Line(), tmp_path, cycles=[run.Cycle(10), run.Cycle(20, peak=0.5)])
     factors = {line["step"]: line["factor"] for line in run.read_log(tmp_path)}
     assert factors[10] == pytest.approx(learning_rate(0.9), abs=1e-6)
-    assert factors[20] == pytest.approx(learning_rate(9 / 20), abs=1e-6)
-    assert factors[30] == pytest.approx(learning_rate(19 / 20), abs=1e-6)
+    assert factors[20] == pytest.approx(0.5 * learning_rate(9 / 20), abs=1e-6)
+    assert factors[30] == pytest.approx(0.5 * learning_rate(19 / 20), abs=1e-6)

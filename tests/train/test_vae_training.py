@@ -23,7 +23,7 @@ from nextstep_rt.vae import VAE, VaeConfig
 CPU = torch.device("cpu")
 # As narrow as the norms' 32 groups allow.
 PHASES = (Phase(5, 64, 2), Phase(1, world.CANVAS, 1, ends_cycle=True))
-TINY = VaeTraining(ch=32, ch_mult=(1, 1), z_channels=4, phases=PHASES, lr=1e-3)
+TINY = VaeTraining(ch=32, ch_mult=(1, 1), z_channels=4, phases=PHASES, peaks=(1.0,), lr=1e-3)
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_a_stopped_run_went_on_to_the_same_bits(trained: tuple[Path, Path], tmp_
     task = VaeTask(TINY, CPU)
     average = run.train(task, tmp_path, cycles=TINY.cycles, ema=TINY.ema, settings=asdict(TINY), title="straight")
     state = torch.load(trained[0] / run.CHECKPOINT, weights_only=True)
-    assert state["step"] == sum(TINY.cycles)
+    assert state["step"] == sum(cycle.steps for cycle in TINY.cycles)
     for name, weight in task.model.state_dict().items():
         assert torch.equal(weight, state["model"][name]), name
         assert torch.equal(average.weights[name], state["average"][name]), name
@@ -257,7 +257,8 @@ def test_phases_follow_each_other_and_end_cycles() -> None:
         assert settings.phase(end - phase.steps + 1) is phase
     with pytest.raises(IndexError, match="past the last phase"):
         settings.phase(ends[-1] + 1)
-    assert sum(settings.cycles) == ends[-1]
+    assert sum(cycle.steps for cycle in settings.cycles) == ends[-1]
+    assert len(settings.cycles) == len(settings.peaks)
     assert settings.phases[-1].ends_cycle  # else its steps would belong to no cycle
 
 

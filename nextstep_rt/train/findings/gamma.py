@@ -19,7 +19,7 @@ from .work import Drawing, Part, Values, Work, markdown_table, scores_of
 
 NAME = "gamma"
 # Crops, then whole pictures, in one course of the learning rate: enough to tell amounts of noise apart.
-SHORT_VAE = VaeTraining(phases=(Phase(900, 64, 8), Phase(150, CANVAS, 4, ends_cycle=True)))
+SHORT_VAE = VaeTraining(phases=(Phase(900, 64, 8), Phase(150, CANVAS, 4, ends_cycle=True)), peaks=(1.0,))
 
 
 @dataclass(frozen=True)
