@@ -136,7 +136,8 @@ def test_held_out_losses_are_the_generators(model: Path) -> None:
     losses = training.velocity_losses(model, HELD_OUT, TINY)
     assert losses.shape == (3,)
     assert np.array_equal(losses, training.velocity_losses(model, HELD_OUT, TINY))
-    assert np.array_equal(losses[:2], training.velocity_losses(model, replace(HELD_OUT, scenes=2), TINY))
+    # The same scenes, but encoded in bfloat16 in a batch of another size.
+    assert losses[:2] == pytest.approx(training.velocity_losses(model, replace(HELD_OUT, scenes=2), TINY), rel=2e-3)
     assert not np.array_equal(losses, training.velocity_losses(model, replace(HELD_OUT, seed=1), TINY))
     assert all(scene.held_out for scene in HELD_OUT.draw())
     # A head that says nothing is off by data - noise: its square is 1 of the data and 1 of the noise.
@@ -188,7 +189,7 @@ def test_a_dataset_without_edits(vae: Path, tmp_path: Path) -> None:
     assert (data.scene_tokens.shape, data.edit_tokens.shape) == ((2, 64, 64), (0, 2, 64, 64))
     assert data.edit_tokens.dtype == data.scene_tokens.dtype
     assert data.edits == []
-    assert [path.name for path in (tmp_path / "latents").iterdir()] == ["scenes-000000-2.pt"]
+    assert [path.name[:13] for path in (tmp_path / "latents").iterdir()] == ["scenes-000000"]
     torch.testing.assert_close(
         normalize_token(data.scene_tokens.float()), data.scene_tokens.float(), atol=0.1, rtol=0.1
     )
