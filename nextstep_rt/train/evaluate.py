@@ -104,10 +104,15 @@ def evaluate(
 
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    chosen = tuple(whole(f"seeds[{i}]", seed, 0, 2**64 - 1) for i, seed in enumerate(seeds))
+    chosen = tuple(whole(f"seeds[{i}]", seed, 0, 2**32 - 1) for i, seed in enumerate(seeds))
     if not chosen or len(set(chosen)) != len(chosen):
         raise InvalidRequest(f"seeds are {list(chosen)}: give one or more, all different")
     return chosen
+
+
+def noise_seed(number: int, seed: int) -> int:
+    """The pipeline's seed for a prompt: each has noise of its own, or one lucky draw would move all scores."""
+    return (seed << 32) + number
 
 
 def _drawn(
@@ -127,12 +132,15 @@ def _drawn(
         for start in range(0, len(pairs), size):
             part = pairs[start : start + size]
             texts = [prompts[number].text for number, _ in part]
-            images = pipeline(texts, **options, seed=[seed for _, seed in part]).images
+            noise = [noise_seed(number, seed) for number, seed in part]
+            images = pipeline(texts, **options, seed=noise).images
             yield from ((number, seed, image) for (number, seed), image in zip(part, images, strict=True))
 
 
 def _outcome(number: int, prompt: Prompt, seed: int, verdict: Verdict) -> Outcome:
-    return Outcome(number, prompt.category, prompt.kind, prompt.text, seed, verdict.ok, verdict.reason)
+    things = sorted(f"{thing.colour} {thing.shape} {thing.role}" for thing in prompt.scene.things)
+    scene = f"{prompt.kind} {prompt.scene.background}: {', '.join(things)}".strip()
+    return Outcome(number, prompt.category, prompt.kind, prompt.text, seed, verdict.ok, verdict.reason, scene)
 
 
 # ---------------------------------------------------------------------------------------------------------- ceilings

@@ -35,7 +35,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One picture's verdict. `number` is the prompt's among all of the evaluation; `kind` is an edit's, else empty."""
+    """One picture's verdict. `number` is the prompt's among all of the evaluation; `kind` is an edit's, else empty.
+
+    scene names what the prompt asks for: prompts of one scene are paraphrases, and stand or fall together.
+    """
 
     number: int
     category: str
@@ -44,6 +47,7 @@ class Outcome:
     seed: int
     ok: bool
     reason: str
+    scene: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,31 +106,47 @@ def overall(outcomes: Iterable[Outcome]) -> Score | None:
     return _interval([shares[name][0] for name in GENERATION], sum(shares[name][1] for name in GENERATION))
 
 
-def _shares(outcomes: Iterable[Outcome]) -> dict[str, tuple[NDArray[np.float64], int]]:
-    """Of every category: the share of right pictures of each prompt, float64 [prompts], and how many pictures."""
-    grouped: dict[str, dict[int, list[bool]]] = {}
+def _shares(outcomes: Iterable[Outcome]) -> dict[str, tuple[list[NDArray[np.float64]], int]]:
+    """Of every category: the share of right pictures of each prompt, an array for each scene; how many pictures."""
+    grouped: dict[str, dict[str, dict[int, list[bool]]]] = {}
     for outcome in outcomes:
-        grouped.setdefault(outcome.category, {}).setdefault(outcome.number, []).append(outcome.ok)
+        scenes = grouped.setdefault(outcome.category, {})
+        prompts = scenes.setdefault(outcome.scene or str(outcome.number), {})
+        prompts.setdefault(outcome.number, []).append(outcome.ok)
     return {
-        name: (np.array([np.mean(oks) for oks in by.values()]), sum(len(oks) for oks in by.values()))
-        for name, by in grouped.items()
+        name: (
+            [np.array([np.mean(oks) for oks in prompts.values()]) for prompts in scenes.values()],
+            sum(len(oks) for prompts in scenes.values() for oks in prompts.values()),
+        )
+        for name, scenes in grouped.items()
     }
 
 
-def _interval(parts: Sequence[NDArray[np.float64]], images: int) -> Score:
-    """The mean of the parts' means. A bootstrap over prompts: a prompt's pictures are not independent of each other.
+def _interval(parts: Sequence[list[NDArray[np.float64]]], images: int) -> Score:
+    """The mean of the parts' means. A bootstrap over scenes: neither a prompt's pictures nor the paraphrases of a
+    scene are independent of each other.
 
-    Where all prompts of a category agree nothing varies, and a bootstrap would claim certainty: there it is Wilson's.
+    Where all prompts of a category agree nothing varies, and a bootstrap would claim certainty: there it is Wilson's,
+    of as many trials as there are scenes.
     """
-    count = sum(len(part) for part in parts)
-    mean = float(np.mean([part.mean() for part in parts]))
-    if all(len(set(part)) == 1 for part in parts):
-        low, high = _wilson(mean, count)
+    flat = [np.concatenate(scenes) for scenes in parts]
+    count = sum(len(part) for part in flat)
+    mean = float(np.mean([part.mean() for part in flat]))
+    if all(len(set(part)) == 1 for part in flat):
+        low, high = _wilson(mean, sum(len(scenes) for scenes in parts))
     else:
         rng = np.random.default_rng(0)
-        drawn = [part[rng.integers(len(part), size=(RESAMPLES, len(part)))].mean(1) for part in parts]
+        drawn = [_resampled(rng, scenes) for scenes in parts]
         low, high = (float(v) for v in np.quantile(np.mean(drawn, axis=0), (0.025, 0.975)))
     return Score(mean, low, high, count, images)
+
+
+def _resampled(rng: np.random.Generator, scenes: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Means of RESAMPLES draws of as many scenes, each with all its prompts."""
+    sums, sizes = np.array([scene.sum() for scene in scenes]), np.array([len(scene) for scene in scenes])
+    chosen = rng.integers(len(scenes), size=(RESAMPLES, len(scenes)))
+    means: NDArray[np.float64] = sums[chosen].sum(1) / sizes[chosen].sum(1)
+    return means
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:

@@ -41,5 +41,6 @@ class Painter:
         self.calls.append((texts, options))
         image = options.get("image")
         source = None if image is None else np.asarray(image).tobytes()
-        scenes = [self.paint(self._prompts[text, source], s) for text, s in zip(texts, options["seed"], strict=True)]
+        seeds = [seed >> 32 for seed in options["seed"]]  # below it, the prompt's number
+        scenes = [self.paint(self._prompts[text, source], seed) for text, seed in zip(texts, seeds, strict=True)]
         return SimpleNamespace(images=[Image.fromarray(render(scene)) for scene in scenes])

@@ -17,7 +17,7 @@ from kit.painter import Paint, Painter
 from PIL import Image
 
 from nextstep_rt import InvalidRequest, __version__
-from nextstep_rt.train.evaluate import evaluate, evaluate_ceiling
+from nextstep_rt.train.evaluate import evaluate, evaluate_ceiling, noise_seed
 from nextstep_rt.train.prompts import CATEGORIES, EDITING, GENERATION, Prompt, make_prompts
 from nextstep_rt.train.report import SCHEMA, Outcome, Report, overall, score
 from nextstep_rt.train.world import BACKGROUNDS, COLOURS, SHAPES, Scene, Thing
@@ -134,6 +134,18 @@ def test_intervals_count_prompts_not_pictures() -> None:
     assert (many.prompts, many.images) == (100, 1000)
 
 
+def test_intervals_count_scenes_not_paraphrases() -> None:
+    halves = outcomes([[i % 2 == 0] for i in range(100)])
+    apart = score(halves)["colours"]
+    # Ten paraphrases of each of ten scenes.
+    told = [
+        replace(outcome, scene=f"scene {outcome.number // 10}", ok=outcome.number // 10 % 2 == 0) for outcome in halves
+    ]
+    together = score(told)["colours"]
+    assert (together.score, together.prompts) == (apart.score, 100)
+    assert together.high - together.low > 2.5 * (apart.high - apart.low)
+
+
 def test_an_interval_of_all_right_is_not_certain() -> None:
     """Wilson: for 100 of 100 from 0.963."""
     perfect = score(outcomes([[True, True]] * 100))["colours"]
@@ -167,10 +179,13 @@ def test_prompts_are_batched_and_edits_get_their_picture(painter: Callable[..., 
     edits = [(texts, options) for texts, options in made.calls if "image" in options]
     assert [len(texts) for texts, _ in plain] == [16, 16, 16, 12]
     assert [len(texts) for texts, _ in edits] == [2] * COUNT
-    assert all(options["seed"] == [4, 9] and len(set(texts)) == 1 for texts, options in edits)
+    assert all([seed >> 32 for seed in options["seed"]] == [4, 9] for _, options in edits)
+    assert all(len(set(texts)) == 1 for texts, _ in edits)
     assert all(options["image"].size == (128, 128) for _, options in edits)
     drawn = [pair for texts, options in plain for pair in zip(texts, options["seed"], strict=True)]
-    assert drawn == [(p.text, seed) for p in make_prompts(COUNT, GENERATION) for seed in (4, 9)]
+    prompts = make_prompts(COUNT, GENERATION)
+    assert drawn == [(p.text, noise_seed(number, seed)) for number, p in enumerate(prompts) for seed in (4, 9)]
+    assert len({seed for _, seed in drawn}) == len(drawn)  # noise of its own for each picture
 
 
 def test_settings_reach_the_pipeline(painter: Callable[..., Any]) -> None:

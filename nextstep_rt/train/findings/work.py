@@ -34,7 +34,7 @@ class Drawing:
 
     count: int = 50
     seeds: tuple[int, ...] = (0, 1)
-    prompt_seed: int = 0
+    prompt_seed: int = 1  # the published scores are of 0: no setting is chosen on those
     num_inference_steps: int = 28
     guidance_scale: float = 3.0
     solver: str = "sde"
