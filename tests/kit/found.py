@@ -27,7 +27,7 @@ def report(share: float, seed: int = 0, prompts: int = PROMPTS) -> Report:
         for number, category in enumerate(name for name in GENERATION for _ in range(prompts))
     ]
     about = {
-        "git_commit": "c0ffee",
+        "commit": "c0ffee",
         "date": "2026-01-02T03:04:05+00:00",
         "weights_sha256": {"m.safetensors": "ab" * 32},
     }

@@ -102,7 +102,7 @@ class Work:
             "part": part,
             "settings": asdict(settings),
             "command": self.command,
-            "commit": ", ".join(sorted({str(about.get("git_commit") or "unknown") for about in abouts})),
+            "commit": ", ".join(sorted({str(about.get("commit") or "unknown") for about in abouts})),
             "date": max(str(about.get("date", "")) for about in abouts),
             "model": self.model,
             "weights_sha256": _weights(reports),
