@@ -180,7 +180,7 @@ def test_a_result_says_what_makes_it_again(tmp_path: Path) -> None:
 
 def test_points_with_models_of_their_own_name_all_weights(tmp_path: Path) -> None:
     other = report(0.5)
-    other = replace(other, about={**other.about, "weights_sha256": {"m.safetensors": "cd" * 32}, "git_commit": None})
+    other = replace(other, about={**other.about, "weights_sha256": {"m.safetensors": "cd" * 32}, "commit": None})
     result = finished("gamma", gamma.GammaSettings(), {}, tmp_path, {"a": report(0.5), "b": other})
     assert result["weights_sha256"] == {"a/m.safetensors": "ab" * 32, "b/m.safetensors": "cd" * 32}
     assert result["commit"] == "c0ffee, unknown"
