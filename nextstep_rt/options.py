@@ -10,15 +10,11 @@ from .config import GenerationConfig, show
 from .errors import InvalidRequest
 
 
-class CallOptions(TypedDict, total=False):
-    """Keyword arguments of a call. A key that is absent was not given, so a checkpoint's own default may hold."""
+class SamplingOptions(TypedDict, total=False):
+    """How a picture is drawn. A key that is absent was not given, so a checkpoint's own default may hold."""
 
     negative_prompt: str
     positive_prompt: str
-    image: Any
-    height: int | None
-    width: int | None
-    num_images_per_prompt: int
     num_inference_steps: int
     guidance_scale: float
     image_guidance_scale: float
@@ -29,6 +25,15 @@ class CallOptions(TypedDict, total=False):
     noise_level: float
     last_step_size: float
     normalize_tokens: bool
+
+
+class CallOptions(SamplingOptions, total=False):
+    """Keyword arguments of a call."""
+
+    image: Any
+    height: int | None
+    width: int | None
+    num_images_per_prompt: int
     seed: int | Sequence[int] | None
     noise: Any
     output_type: str

@@ -60,6 +60,8 @@ class Sampler:
     def __init__(self, settings: GeneratorTraining, dataset: Dataset, prompts: PromptTokenizer) -> None:
         self.settings, self.dataset, self.prompts = settings, dataset, prompts
         self.begin, self.end = refinement_ids(prompts)
+        self._suffix = [*prompts.area_tokens(SIDE, SIDE), prompts.boi]
+        self._picture = prompts.image_block(SIDE, SIDE)
 
     def batches(self, step: int) -> list[Batch]:
         """The drawings and, where the settings ask for any, the edits of one step."""
@@ -90,13 +92,13 @@ class Sampler:
         row = encode(captions.terse(rng, scene))
         if kind < REFINED:
             refined = [self.begin, *encode(captions.canonical(scene)), self.end]
-            if len(row) + len(refined) + len(self._suffix()) <= DRAW_COLUMNS:
+            if len(row) + len(refined) + len(self._suffix) <= DRAW_COLUMNS:
                 row += refined
         return row
 
     def edit_row(self, rng: random.Random, index: int) -> tuple[list[int], bool]:
         """An image and an instruction, or (dropped) the image alone; True where the change is the one back."""
-        edit, row = self.dataset.edits[index], self.prompts.image_block(SIDE, SIDE)
+        edit, row = self.dataset.edits[index], self._picture
         back = edits.undone(rng, edit) if rng.random() < 0.5 else None
         if rng.random() < self.settings.drop:
             return row, back is not None
@@ -104,17 +106,14 @@ class Sampler:
         space = " " if rng.random() < 0.15 else ""  # people put one behind the `<image>` marker
         return row + self.prompts.encode_text(space + text), back is not None
 
-    def _suffix(self) -> list[int]:
-        return [*self.prompts.area_tokens(SIDE, SIDE), self.prompts.boi]
-
     def _batch(self, rows: Sequence[list[int]], columns: int, target: Tensor, generator: torch.Generator) -> Batch:
         ids = torch.full((len(rows), columns), self.prompts.pad)
         for line, row in zip(ids, rows, strict=True):
-            tokens = [*row, *self._suffix()]
+            tokens = [*row, *self._suffix]
             if len(tokens) > columns:
                 raise InvalidRequest(f"a row of {len(tokens)} tokens does not fit {columns} columns: raise the number")
             line[columns - len(tokens) :] = torch.tensor(tokens)
-        keep = torch.arange(columns) >= columns - torch.tensor([[len(row) + len(self._suffix())] for row in rows])
+        keep = torch.arange(columns) >= columns - torch.tensor([[len(row) + len(self._suffix)] for row in rows])
         next_ids = ids[:, 1:].masked_fill(~keep[:, :-1] | (ids[:, 1:] == self.prompts.placeholder), IGNORED)
         amplitude = self.settings.input_noise * torch.rand(len(rows), 1, 1, generator=generator)
         read = target[:, :-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict
@@ -12,9 +11,10 @@ from pathlib import Path
 from ..config import GenerationConfig
 from ..errors import InvalidRequest
 from . import world
+from .files import sha256
 from .prompts import EDITING
 from .report import Report, Score
-from .run import read_log, read_settings
+from .run import losses_of, read_log, read_settings
 
 FILES = (
     "config.json",
@@ -58,8 +58,7 @@ def ship(folder: Path, report: Report, commit: str, to: Path) -> None:
     if report.about["settings"] != asdict(GenerationConfig.from_folder(model)):
         raise InvalidRequest(f"the report is of other settings than {model / 'generation_config.json'}: evaluate again")
     for name in FILES:
-        digest = hashlib.sha256((model / name).read_bytes()).hexdigest()
-        if name.endswith(".safetensors") and report.about["weights_sha256"].get(name) != digest:
+        if name.endswith(".safetensors") and report.about["weights_sha256"].get(name) != sha256(model / name):
             raise InvalidRequest(f"the report is not of {model / name}: run `nextstep-rt eval {model}` again")
     for name in FILES:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
@@ -114,12 +113,11 @@ def _recipe(title: str, run: Path) -> str:
     """Every setting of a run, its steps' time and its last losses."""
     settings = read_settings(run)
     lines = read_log(run)
-    last = {name: value for name, value in lines[-1].items() if name not in ("step", "factor", "s_per_step")}
     ends = [0.0, *(line["step"] for line in lines)]
     steps = [after - before for before, after in pairwise(ends)]
     hours = sum(line["s_per_step"] * count for line, count in zip(lines, steps, strict=True)) / 3600
     values = ", ".join(f"{name} {value}" for name, value in settings.items())
-    losses = ", ".join(f"{name} {value:.4f}" for name, value in last.items())
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in losses_of(lines[-1]).items())
     return f"{title}: {hours:.1f} hours of steps; last losses {losses}. Settings: {values}.\n"
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..errors import Error
+from ..cli.errors import guarded
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -22,17 +19,8 @@ DEMO = Path(__file__).parents[1] / "demo"
 Folder = Annotated[Path, typer.Option(help="Where runs, plots and the model are.")]
 
 
-@contextmanager
-def _guarded() -> Iterator[None]:
-    """An error of this package is a line for the user, not a traceback."""
-    try:
-        yield
-    except Error as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-
-
 @app.callback(invoke_without_command=True)
+@guarded
 def train(
     context: typer.Context,
     folder: Folder = Path("build/train"),
@@ -44,26 +32,18 @@ def train(
     """
     if context.invoked_subcommand is not None:
         return
-    from dataclasses import replace
-
     from .generator import GeneratorTraining, train_generator
     from .vae import VaeTraining, train_vae
 
-    def scaled(count: int) -> int:
-        return max(1, round(count * steps))
-
-    vae, generator = VaeTraining(), GeneratorTraining()
-    vae = replace(vae, phases=tuple(replace(phase, steps=scaled(phase.steps)) for phase in vae.phases))
-    generator = replace(generator, steps=scaled(generator.steps))
     model = folder / "model"
-    with _guarded():
-        train_vae(vae, folder / "vae", model / "vae")
-        train_generator(generator, folder / "generator", folder / "latents", model)
-        (model / "generation_config.json").write_text(json.dumps(GENERATION, indent=1) + "\n")
+    train_vae(VaeTraining().scaled(steps), folder / "vae", model / "vae")
+    train_generator(GeneratorTraining().scaled(steps), folder / "generator", folder / "latents", model)
+    (model / "generation_config.json").write_text(json.dumps(GENERATION, indent=1) + "\n")
     typer.echo(f"the model is in {model}: score it with `nextstep-rt eval {model}`")
 
 
 @app.command()
+@guarded
 def ship(
     report: Annotated[Path, typer.Argument(help="ShapeEval's report.json of the model in FOLDER.", exists=True)],
     folder: Folder = Path("build/train"),
@@ -71,14 +51,13 @@ def ship(
 ) -> None:
     """Copy the trained model into the package, with a card that states its recipe and scores."""
     from . import card
+    from .evaluate import git_commit
     from .refine import score_model
     from .report import Report
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    with _guarded():
-        card.check(folder)
-        refinements = score_model(folder / "model")
-        counts = {"right": sum(item.right for item in refinements), "count": len(refinements)}
-        (folder / "refinement.json").write_text(json.dumps(counts) + "\n")
-        card.ship(folder, Report.from_json(json.loads(report.read_text())), commit.stdout.strip(), to)
+    card.check(folder)
+    refinements = score_model(folder / "model")
+    counts = {"right": sum(item.right for item in refinements), "count": len(refinements)}
+    (folder / "refinement.json").write_text(json.dumps(counts) + "\n")
+    card.ship(folder, Report.from_json(json.loads(report.read_text())), git_commit() or "unknown", to)
     typer.echo(f"shipped to {to}")

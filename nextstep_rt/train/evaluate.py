@@ -7,7 +7,6 @@ report.write("report.json")
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shlex
 import subprocess
@@ -15,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,8 @@ from .. import __version__
 from ..config import whole
 from ..errors import InvalidRequest
 from ..images import to_model, to_pil
+from ..options import SamplingOptions
+from .files import sha256
 from .prompts import CATEGORIES, Prompt, Verdict, judge, make_prompts
 from .reader import read
 from .report import Outcome, Report, Score, overall, score
@@ -36,23 +37,6 @@ if TYPE_CHECKING:
     from ..pipeline import Pipeline
 
 MAX_BATCH = 1024
-
-
-class Sampling(TypedDict, total=False):
-    """The pipeline's settings that an evaluation may set; what is not given is the model's own default."""
-
-    negative_prompt: str
-    positive_prompt: str
-    num_inference_steps: int
-    guidance_scale: float
-    image_guidance_scale: float
-    guidance_schedule: str
-    guidance_renorm: bool
-    timestep_shift: float
-    solver: str
-    noise_level: float
-    last_step_size: float
-    normalize_tokens: bool
 
 
 OnImage = Callable[[Prompt, Outcome, Image.Image], None]
@@ -70,7 +54,7 @@ def evaluate(
     ceiling: bool = True,
     progress: Progress | None = None,
     on_image: OnImage | None = None,
-    **settings: Unpack[Sampling],
+    **settings: Unpack[SamplingOptions],
 ) -> Report:
     """Draw `count` prompts of each category with each of the seeds, at the model's native size, and judge them.
 
@@ -116,7 +100,7 @@ def noise_seed(number: int, seed: int) -> int:
 
 
 def _drawn(
-    pipeline: Pipeline, prompts: Sequence[Prompt], seeds: Sequence[int], size: int, settings: Sampling
+    pipeline: Pipeline, prompts: Sequence[Prompt], seeds: Sequence[int], size: int, settings: SamplingOptions
 ) -> Iterator[tuple[int, int, Image.Image]]:
     """(number of the prompt, seed, picture). A call takes many prompts but one picture, so edits go one by one."""
     plain = [number for number, prompt in enumerate(prompts) if prompt.source is None]
@@ -179,10 +163,10 @@ def _about(pipeline: Pipeline) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "version": __version__,
-        "commit": _git_commit(),
+        "commit": git_commit(),
         "command": shlex.join(["nextstep-rt" if name == "__main__.py" else name, *sys.argv[1:]]),
         "model": pipeline.folder if here.startswith("..") else here,
-        "weights_sha256": {os.path.relpath(path, pipeline.folder): _sha256(path) for path in _weights(pipeline)},
+        "weights_sha256": {os.path.relpath(path, pipeline.folder): sha256(path) for path in _weights(pipeline)},
         "backend": pipeline.engine.backend,
         "dtype": pipeline.engine.dtype,
         "size": [pipeline.geometry.native_height, pipeline.geometry.native_width],
@@ -196,15 +180,7 @@ def _weights(pipeline: Pipeline) -> list[str]:
     return own + sorted(str(path) for path in (*vae.glob("*.safetensors"), *vae.glob("checkpoint.pt")))
 
 
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 22):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of the source tree this package runs from, with "-dirty" where files differ; None outside of one."""
     here = os.path.dirname(os.path.dirname(__file__))
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,9 +22,10 @@ from ..reference.types import linear
 from ..reference.weights import expected_shapes
 from ..tokenizer import PromptTokenizer
 from .batches import Batch, Sampler
+from .files import save_weights
 from .latents import load_dataset
 from .optim import make_optimizers
-from .run import Cycle, Metrics, compiled, pick_device, train
+from .run import Cycle, Metrics, compiled, pick_device, scaled, train
 from .tokenizer import MAX_LENGTH, write_tokenizer
 from .world import CANVAS
 
@@ -57,6 +57,10 @@ class GeneratorTraining:
     lr: float = 2e-3
     ema: float = 0.998
     seed: int = 0
+
+    def scaled(self, factor: float) -> GeneratorTraining:
+        """The same with `factor` times the steps."""
+        return replace(self, steps=scaled(self.steps, factor))
 
     def config(self) -> dict[str, object]:
         """config.json in the released layout; the ids are those of `write_tokenizer`."""
@@ -197,5 +201,4 @@ def write_layout(settings: GeneratorTraining, out: Path) -> tuple[ModelConfig, P
 
 def save_generator(weights: dict[str, Tensor], out: Path) -> None:
     """Writes model.safetensors in bfloat16 under the released names."""
-    state = {name.replace("/", "."): weight.to("cpu", torch.bfloat16).contiguous() for name, weight in weights.items()}
-    save_file(state, out / "model.safetensors")
+    save_weights({name.replace("/", "."): weight for name, weight in weights.items()}, out / "model.safetensors")

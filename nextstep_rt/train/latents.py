@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from ..patches import patchify
 from ..vae.model import VAE
 from . import edits, world
+from .files import replacing
 from .run import compiled, pick_device
 from .vae import pixels
 
@@ -59,27 +59,30 @@ def load_dataset(vae_folder: Path, cache: Path, *, scene_count: int, edit_count:
 
 def _encoded(vae: VAE, cache: Path, name: str, rows: list[list[world.Scene]]) -> Tensor:
     """Tokens [N, scenes in a row, 64, 64] of all rows, shard by shard."""
+    encoder = _encoder_bytes(vae)
     shards = []
     for start in track(range(0, len(rows), SHARD), f"encoding {name}"):
         chosen = rows[start : start + SHARD]
-        path = cache / f"{name}-{start:06d}-{_key(vae, chosen)}.pt"
+        path = cache / f"{name}-{start:06d}-{_key(encoder, chosen)}.pt"
         if not path.exists():
             flat = [scene for row in chosen for scene in row]
             tokens = torch.cat([encode(vae, flat[i : i + BATCH]) for i in range(0, len(flat), BATCH)])
-            part = path.with_suffix(".part")
-            torch.save(tokens.bfloat16().view(len(chosen), -1, *tokens.shape[1:]), part)
-            os.replace(part, path)  # so that a stop leaves no half of a shard
+            with replacing(path) as part:
+                torch.save(tokens.bfloat16().view(len(chosen), -1, *tokens.shape[1:]), part)
         shards.append(torch.load(path, weights_only=True))
     return torch.cat(shards)
 
 
-def _key(vae: VAE, rows: list[list[world.Scene]]) -> str:
+def _encoder_bytes(vae: VAE) -> bytes:
+    weights = [weight for name, weight in sorted(vae.state_dict().items()) if name.startswith("encoder")]
+    return b"".join(weight.detach().cpu().float().numpy().tobytes() for weight in weights)
+
+
+def _key(encoder: bytes, rows: list[list[world.Scene]]) -> str:
     """Names what decides a shard: the encoder's weights, the scenes, and how the first of them is drawn."""
     digest = hashlib.sha256(repr(rows).encode())
     digest.update(world.render(rows[0][0]).tobytes())
-    for name, weight in sorted(vae.state_dict().items()):
-        if name.startswith("encoder"):
-            digest.update(weight.detach().cpu().float().numpy().tobytes())
+    digest.update(encoder)
     return digest.hexdigest()[:16]
 
 

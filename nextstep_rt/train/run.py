@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from ..errors import InvalidRequest
+from .files import replacing
 from .optim import Average, learning_rate
 
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
@@ -32,6 +32,11 @@ class Cycle:
 
     steps: int
     peak: float = 1.0
+
+
+def scaled(steps: int, factor: float) -> int:
+    """Steps times the factor, one at least."""
+    return max(1, round(steps * factor))
 
 
 class Task(Protocol):
@@ -72,8 +77,8 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     average = Average(task.model, ema)
-    start = _resume(task, average, folder, settings)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in task.optimizers]
+    start = _resume(task, average, folder, settings)
     saved = time.monotonic()
     steps = sum(cycle.steps for cycle in cycles)
     for step in _progress(start, cycles, title, task, average, rates, folder):
@@ -116,7 +121,7 @@ def _progress(
                 log.write(json.dumps({name: round(value, 6) for name, value in line.items()}) + "\n")
                 log.flush()
                 sums, began = {}, time.monotonic()
-                text = "  ".join(f"{name} {line[name]:.4f}" for name in list(line)[1:-2])
+                text = "  ".join(f"{name} {value:.4f}" for name, value in losses_of(line).items())
                 bar.update(shown, completed=step, description=f"{title}  {text}")
             yield step
 
@@ -154,9 +159,8 @@ def _save(task: Task, average: Average, folder: Path, settings: dict[str, object
         "average": average.weights,
         "optimizers": [optimizer.state_dict() for optimizer in task.optimizers],
     }
-    part = folder / (CHECKPOINT + ".part")
-    torch.save(state, part)
-    os.replace(part, folder / CHECKPOINT)  # so that a stop while saving loses nothing
+    with replacing(folder / CHECKPOINT) as part:
+        torch.save(state, part)
 
 
 def _resume(task: Task, average: Average, folder: Path, settings: dict[str, object]) -> int:
@@ -173,10 +177,7 @@ def _resume(task: Task, average: Average, folder: Path, settings: dict[str, obje
     task.model.load_state_dict(state["model"])
     average.weights = state["average"]
     for optimizer, saved in zip(task.optimizers, state["optimizers"], strict=True):
-        initial = [group["lr"] for group in optimizer.param_groups]
         optimizer.load_state_dict(saved)
-        for group, rate in zip(optimizer.param_groups, initial, strict=True):
-            group["lr"] = rate
     return int(state["step"])
 
 
@@ -184,6 +185,11 @@ def read_log(folder: Path) -> list[Metrics]:
     """The lines of a run's log; of a step done twice, because the run was stopped, the later one."""
     lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     return sorted({line["step"]: line for line in lines}.values(), key=lambda line: line["step"])
+
+
+def losses_of(line: Metrics) -> Metrics:
+    """What the task itself measured, of a line of the log."""
+    return {name: value for name, value in line.items() if name not in ("step", "factor", "s_per_step")}
 
 
 def read_settings(folder: Path) -> dict[str, object]:
@@ -200,7 +206,7 @@ def plot_log(folder: Path) -> None:
     import matplotlib.pyplot as plt
 
     lines = read_log(folder)
-    names = [name for name in lines[-1] if name not in ("step", "factor", "s_per_step")]
+    names = list(losses_of(lines[-1]))
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.5), squeeze=False, layout="constrained")
     for axis, name in zip(axes[0], names, strict=True):
         axis.plot([line["step"] for line in lines], [line[name] for line in lines], linewidth=0.8)

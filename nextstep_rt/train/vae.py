@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..vae.config import VaeConfig
 from ..vae.model import VAE
 from . import world
+from .files import save_weights
 from .optim import make_optimizers
-from .run import Cycle, Metrics, compiled, pick_device, train
+from .run import Cycle, Metrics, compiled, pick_device, scaled, train
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,10 @@ class VaeTraining:
                 cycles.append(Cycle(steps, self.peaks[len(cycles)]))
                 steps = 0
         return cycles
+
+    def scaled(self, factor: float) -> VaeTraining:
+        """The same with `factor` times the steps."""
+        return replace(self, phases=tuple(replace(phase, steps=scaled(phase.steps, factor)) for phase in self.phases))
 
     def phase(self, step: int) -> Phase:
         """The phase that step number `step`, from 1, belongs to."""
@@ -228,7 +232,6 @@ def train_vae(settings: VaeTraining, run: Path, out: Path) -> None:
 def save_vae(settings: VaeTraining, weights: dict[str, Tensor], out: Path) -> None:
     """Writes config.json and model.safetensors."""
     out.mkdir(parents=True, exist_ok=True)
-    state = {name: weight.to("cpu", torch.bfloat16).contiguous() for name, weight in weights.items()}
-    save_file(state, out / "model.safetensors")
+    save_weights(weights, out / "model.safetensors")
     config = asdict(settings.config()) | {"ch_mult": list(settings.ch_mult)}
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.commands import fails, run
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -23,23 +24,6 @@ FAST = ["--model", TINY, "--device", "cpu", "--height", "32", "--width", "32", "
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NSRT_DEBUG", raising=False)
-
-
-def run(*arguments: str, code: int = 0) -> Any:
-    """Invoke a command in this process and check its exit code."""
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
-    assert "\x1b" not in result.output
-    return result
-
-
-def fails(*arguments: str, code: int = 2) -> str:
-    """The one line a failing command prints."""
-    result = run(*arguments, code=code)
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert result.stdout == ""
-    return str(result.stderr)
 
 
 def test_version() -> None:

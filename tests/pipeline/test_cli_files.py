@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.commands import run
 from PIL import Image
-from typer.testing import CliRunner
 
 from nextstep_rt import Pipeline
 from nextstep_rt.cli import app
@@ -27,12 +27,6 @@ FAST = ["--model", TINY, "--device", "cpu", "--height", "32", "--width", "32", "
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NSRT_DEBUG", raising=False)
-
-
-def run(*arguments: str, code: int = 0, **options: Any) -> Any:
-    result = CliRunner().invoke(app, list(arguments), **options)
-    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
-    return result
 
 
 def test_an_edit_that_overwrites_its_own_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.commands import fails, run
 from kit.isolated import run_python
 from kit.painter import Painter
 from PIL import Image
-from typer.testing import CliRunner
 
 from nextstep_rt import Pipeline
-from nextstep_rt.cli import app
 from nextstep_rt.cli import evaluate as command
 from nextstep_rt.train.evaluate import evaluate
 from nextstep_rt.train.prompts import make_prompts
@@ -38,23 +37,8 @@ def painter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return made
 
 
-def run(*arguments: str, code: int = 0) -> Any:
-    result = CliRunner().invoke(app, ["eval", *arguments])
-    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
-    assert "\x1b" not in result.output
-    return result
-
-
-def fails(*arguments: str, code: int = 2) -> str:
-    result = run(*arguments, code=code)
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert result.stdout == ""
-    return str(result.stderr)
-
-
 def test_it_writes_a_report_and_a_sheet(painter: dict[str, Any]) -> None:
-    printed = run(*FAST, "-o", "out/new").stdout
+    printed = run("eval", *FAST, "-o", "out/new").stdout
     for line in ("single object", "colour attribution", "overall", "editing", "95 % interval", "autoencoder", "100.0"):
         assert line in printed
     assert printed.splitlines()[-2:] == ["out/new/report.json", "out/new/sheet.png"]
@@ -70,6 +54,7 @@ def test_it_writes_a_report_and_a_sheet(painter: dict[str, Any]) -> None:
 
 def test_every_option_arrives(painter: dict[str, Any]) -> None:
     run(
+        "eval",
         "some/folder", *FAST, "--seeds", "7, 9", "--steps", "12", "--guidance", "2", "--image-guidance", "1.5",
         "--solver", "heun", "--backend", "reference", "--dtype", "float32", "--threads", "1", "--device", "cpu",
         "--categories", "two-objects,Editing", "-q",
@@ -89,7 +74,7 @@ def test_every_option_arrives(painter: dict[str, Any]) -> None:
 
 
 def test_quiet_prints_the_paths_only() -> None:
-    printed = run(*FAST, "--categories", "colours", "-q").stdout
+    printed = run("eval", *FAST, "--categories", "colours", "-q").stdout
     assert printed.splitlines() == ["evaluation/report.json", "evaluation/sheet.png"]
 
 
@@ -123,18 +108,18 @@ def test_the_sheet_holds_the_first_picture_of_each_prompt(
 )
 def test_wrong_arguments(painter: dict[str, Any], arguments: list[str], message: str) -> None:
     Path("file").write_text("")
-    assert message in fails(*arguments)
+    assert message in fails("eval", *arguments)
     assert painter["pipe"].calls == []
 
 
 def test_a_model_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert "no folder" in fails("/nowhere", *FAST)
+    assert "no folder" in fails("eval", "/nowhere", *FAST)
 
 
 def test_without_scipy_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "find_spec", lambda name: None)
-    assert 'pip install "nextstep-rt[train]"' in fails(*FAST, code=1)
+    assert 'pip install "nextstep-rt[train]"' in fails("eval", *FAST, code=1)
     assert not Path("evaluation").exists()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.commands import fails, run
 from kit.found import (
     Values,
     all_results,
@@ -21,7 +22,6 @@ from kit.found import (
     trained_point,
 )
 from PIL import Image
-from typer.testing import CliRunner
 
 from nextstep_rt import InvalidRequest
 from nextstep_rt.train.findings import gamma, head_size, solvers, statistics
@@ -254,15 +254,13 @@ def test_the_command_runs_parts_and_writes_the_page(tmp_path: Path, monkeypatch:
     runs: list[tuple[Work, Any]] = []
     found: Part = PARTS["gamma"]
 
-    def run(work: Work, settings: Any) -> Values:
+    def run_part(work: Work, settings: Any) -> Values:
         runs.append((work, settings))
         return gamma_result(tmp_path)
 
-    monkeypatch.setitem(PARTS, "gamma", replace(found, run=run))
+    monkeypatch.setitem(PARTS, "gamma", replace(found, run=run_part))
     options = ["--folder", str(tmp_path), "--docs", str(tmp_path / "docs"), "--part", "gamma", "--part", "gamma"]
-    done = CliRunner().invoke(app, [*options, "--count", "5", "--steps", "0.5"])
-    assert done.exit_code == 0, done.output
-    assert "gamma: **Shows it" in done.output
+    assert "gamma: **Shows it" in run(*options, "--count", "5", "--steps", "0.5", app=app).stdout
     ((work, settings),) = runs
     assert work.command == "python -m nextstep_rt.train.findings --part gamma --count 5 --steps 0.5"
     assert (settings.drawing.count, settings.generator.steps) == (5, 450)
@@ -271,8 +269,6 @@ def test_the_command_runs_parts_and_writes_the_page(tmp_path: Path, monkeypatch:
 
 def test_the_page_alone_and_wrong_parts(tmp_path: Path) -> None:
     options = ["--folder", str(tmp_path), "--docs", str(tmp_path / "docs")]
-    done = CliRunner().invoke(app, [*options, "--part", "report"])
-    assert (done.exit_code, done.output.strip()) == (0, str(tmp_path / "docs" / "findings.md"))
-    wrong = CliRunner().invoke(app, [*options, "--part", "solver"])
-    assert wrong.exit_code == 1
-    assert "did you mean 'solvers'" in wrong.output
+    done = run(*options, "--part", "report", app=app)
+    assert done.stdout.strip() == str(tmp_path / "docs" / "findings.md")
+    assert "did you mean 'solvers'" in fails(*options, "--part", "solver", app=app)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from kit.commands import fails, run
 
 from nextstep_rt.config import GenerationConfig
 from nextstep_rt.errors import InvalidRequest
@@ -93,11 +93,10 @@ def test_the_command_trains_all_and_scales_the_steps(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(vae, "train_vae", train_vae)
     monkeypatch.setattr(generator, "train_generator", lambda *arguments: calls.append(arguments))
-    result = CliRunner().invoke(command.app, ["--folder", str(tmp_path), "--steps", "0.01"])
-    assert result.exit_code == 0, result.output
-    (vae_settings, vae_run, vae_out), (settings, run, _, out) = calls
+    run("--folder", str(tmp_path), "--steps", "0.01", app=command.app)
+    (vae_settings, vae_run, vae_out), (settings, generator_run, _, out) = calls
     assert (vae_run, vae_out) == (tmp_path / "vae", tmp_path / "model" / "vae")
-    assert (run, out) == (tmp_path / "generator", tmp_path / "model")
+    assert (generator_run, out) == (tmp_path / "generator", tmp_path / "model")
     assert vae_settings == replace(
         VaeTraining(),
         phases=tuple(replace(phase, steps=max(1, round(phase.steps / 100))) for phase in VaeTraining().phases),
@@ -112,9 +111,7 @@ def test_the_command_reports_what_went_wrong(tmp_path: Path, monkeypatch: pytest
         raise InvalidRequest("the loss is nan at step 3: take a lower learning rate")
 
     monkeypatch.setattr(vae, "train_vae", broken)
-    result = CliRunner().invoke(command.app, ["--folder", str(tmp_path)])
-    assert result.exit_code == 1
-    assert "the loss is nan at step 3" in result.output
+    assert "the loss is nan at step 3" in fails("--folder", str(tmp_path), app=command.app)
 
 
 @pytest.fixture
@@ -125,12 +122,12 @@ def trained(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(command.GENERATION))
-    for run, losses in (("vae", {"l1": 0.02}), ("generator", {"ce": 0.5, "mse": 0.25})):
-        (tmp_path / run).mkdir()
+    for name, losses in (("vae", {"l1": 0.02}), ("generator", {"ce": 0.5, "mse": 0.25})):
+        (tmp_path / name).mkdir()
         lines = [{"step": step, **losses, "factor": 1.0, "s_per_step": 1.8} for step in (500, 1000)]
-        settings = asdict(VaeTraining() if run == "vae" else GeneratorTraining())
-        torch.save({"settings": settings}, tmp_path / run / "checkpoint.pt")
-        (tmp_path / run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        settings = asdict(VaeTraining() if name == "vae" else GeneratorTraining())
+        torch.save({"settings": settings}, tmp_path / name / "checkpoint.pt")
+        (tmp_path / name / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "vae" / "psnr.json").write_text(json.dumps({"mean": 33.21, "navy": 31.0}))
     (tmp_path / "refinement.json").write_text(json.dumps({"right": 93, "count": 100}))
     return tmp_path
@@ -228,9 +225,7 @@ def test_the_ship_command(trained: Path, report: Report, tmp_path: Path, monkeyp
     monkeypatch.setattr(refine, "score_model", score_model)
     report.write(tmp_path / "report.json")
     to = tmp_path / "shipped"
-    arguments = ["ship", str(tmp_path / "report.json"), "--folder", str(trained), "--to", str(to)]
-    result = CliRunner().invoke(command.app, arguments)
-    assert result.exit_code == 0, result.output
+    run("ship", str(tmp_path / "report.json"), "--folder", str(trained), "--to", str(to), app=command.app)
     assert asked == [trained / "model"]
     assert "2 of 3 terse" in (to / card.CARD).read_text()
 
@@ -238,8 +233,5 @@ def test_the_ship_command(trained: Path, report: Report, tmp_path: Path, monkeyp
 def test_the_ship_command_reports_what_is_missing(trained: Path, report: Report, tmp_path: Path) -> None:
     (trained / "model" / "config.json").unlink()
     report.write(tmp_path / "report.json")
-    result = CliRunner().invoke(
-        command.app, ["ship", str(tmp_path / "report.json"), "--folder", str(trained), "--to", str(tmp_path)]
-    )
-    assert result.exit_code == 1
-    assert "config.json" in result.output
+    options = ["--folder", str(trained), "--to", str(tmp_path)]
+    assert "config.json" in fails("ship", str(tmp_path / "report.json"), *options, app=command.app)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ...cli.errors import guarded
 from ...config import choice
-from ...errors import Error
 from .report import COMMAND, PARTS, write_report
 from .work import Work
 
@@ -18,6 +18,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
+@guarded
 def findings(
     model: Annotated[str, typer.Option(help="The model that is studied: demo, or a checkpoint folder.")] = "demo",
     folder: Annotated[Path, typer.Option(help="Where trainings, points and results go.")] = Path("build/findings"),
@@ -35,19 +36,15 @@ def findings(
 
     A part trains in FOLDER/PART, keeps every point it has evaluated, and ends in FOLDER/PART.json.
     """
-    try:
-        chosen = [choice("part", name, (*PARTS, REPORT)) for name in part or PARTS]
-        for name in dict.fromkeys(chosen):
-            if name == REPORT:
-                continue
-            found = PARTS[name]
-            work = Work(model, folder, command_line(name, model, count, steps))
-            result = found.run(work, found.settings.scaled(count, steps))
-            typer.echo(f"{name}: {found.verdict(result)}")
-        typer.echo(str(write_report(folder, docs)))
-    except Error as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    chosen = [choice("part", name, (*PARTS, REPORT)) for name in part or PARTS]
+    for name in dict.fromkeys(chosen):
+        if name == REPORT:
+            continue
+        found = PARTS[name]
+        work = Work(model, folder, command_line(name, model, count, steps))
+        result = found.run(work, found.settings.scaled(count, steps))
+        typer.echo(f"{name}: {found.verdict(result)}")
+    typer.echo(str(write_report(folder, docs)))
 
 
 def command_line(part: str, model: str, count: int | None, steps: float) -> str:

@@ -14,7 +14,7 @@ from ..vae import Phase, VaeTraining, psnr, train_vae
 from ..world import CANVAS
 from .figures import panels, points, save
 from .numbers import Number, mean_difference, mean_of, score_difference
-from .training import SHORT, HeldOut, scaled, too_poor, trained
+from .training import SHORT, HeldOut, too_poor, trained
 from .work import Drawing, Part, Values, Work, markdown_table, scores_of
 
 NAME = "gamma"
@@ -34,10 +34,8 @@ class GammaSettings:
 
     def scaled(self, count: int | None, steps: float) -> GammaSettings:
         """The same with `count` prompts a category, where given, and `steps` times the steps of both trainings."""
-        drawing = self.drawing if count is None else replace(self.drawing, count=count)
-        generator = replace(self.generator, steps=scaled(self.generator.steps, steps))
-        phases = tuple(replace(phase, steps=scaled(phase.steps, steps)) for phase in self.vae.phases)
-        return replace(self, drawing=drawing, generator=generator, vae=replace(self.vae, phases=phases))
+        vae, generator = self.vae.scaled(steps), self.generator.scaled(steps)
+        return replace(self, drawing=self.drawing.counting(count), generator=generator, vae=vae)
 
 
 def made(vae: VaeTraining, folder: Path, settings: GammaSettings) -> Values:

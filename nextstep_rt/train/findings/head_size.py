@@ -16,7 +16,7 @@ from ..generator import GeneratorTraining
 from ..report import Report
 from .figures import panels, points, save
 from .numbers import Number, mean_difference, mean_of, score_difference
-from .training import SHORT, HeldOut, scaled, too_poor, trained
+from .training import SHORT, HeldOut, too_poor, trained
 from .work import Drawing, Part, Values, Work, markdown_table, scores_of, sha256_of, world_model
 
 NAME = "head_size"
@@ -33,9 +33,7 @@ class HeadSizeSettings:
 
     def scaled(self, count: int | None, steps: float) -> HeadSizeSettings:
         """The same with `count` prompts a category, where given, and `steps` times the training's steps."""
-        drawing = self.drawing if count is None else replace(self.drawing, count=count)
-        generator = replace(self.generator, steps=scaled(self.generator.steps, steps))
-        return replace(self, drawing=drawing, generator=generator)
+        return replace(self, drawing=self.drawing.counting(count), generator=self.generator.scaled(steps))
 
 
 def head_name(size: tuple[int, int]) -> str:

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InvalidRequest
-from ..report import Z95, Report, Score
+from ..report import RESAMPLES, Z95, Report, Score
 
 Floats = NDArray[np.float64]
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)

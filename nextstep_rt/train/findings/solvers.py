@@ -26,7 +26,7 @@ class SolversSettings:
 
     def scaled(self, count: int | None, steps: float) -> SolversSettings:
         """The same with another count; there is no training here."""
-        return self if count is None else replace(self, drawing=replace(self.drawing, count=count))
+        return replace(self, drawing=self.drawing.counting(count))
 
 
 def evaluations(solver: str, steps: int) -> int:

@@ -33,7 +33,7 @@ class StatisticsSettings:
 
     def scaled(self, count: int | None, steps: float) -> StatisticsSettings:
         """The same with another count; there is no training here."""
-        return self if count is None else replace(self, drawing=replace(self.drawing, count=count))
+        return replace(self, drawing=self.drawing.counting(count))
 
 
 class Watched:

@@ -52,11 +52,6 @@ def too_poor(rows: Mapping[str, Values]) -> str:
     return f"**Cannot tell.** No model scores {FLOOR:g} or more (the best {best:.3f}): they need longer trainings."
 
 
-def scaled(steps: int, factor: float) -> int:
-    """Steps times the factor, one at least."""
-    return max(1, round(steps * factor))
-
-
 @torch.no_grad()
 def velocity_losses(model: Path, held_out: HeldOut, settings: GeneratorTraining) -> Floats:
     """The velocity's mean squared error of each held-out scene [scenes], under a caption of it.

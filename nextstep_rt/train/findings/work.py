@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +17,7 @@ from ...errors import InvalidRequest
 from ...jsonfile import read_json
 from ...pipeline import Pipeline
 from ..evaluate import evaluate
+from ..files import replacing, sha256
 from ..prompts import GENERATION
 from ..report import Report
 from ..world import CANVAS
@@ -39,6 +38,10 @@ class Drawing:
     guidance_scale: float = 3.0
     solver: str = "sde"
     normalize_tokens: bool = True
+
+    def counting(self, count: int | None) -> Drawing:
+        """The same with `count` prompts a category, where given."""
+        return self if count is None else replace(self, count=count)
 
 
 class Settings(Protocol):
@@ -130,11 +133,10 @@ def _weights(reports: Mapping[str, Report]) -> Values:
 
 def write_json(path: Path, values: Any) -> None:
     """Writes JSON whole or not at all. Raises `InvalidRequest` where the path cannot be written."""
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        with replacing(path) as part:
+            part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise InvalidRequest(f"cannot write {path}: {error.strerror or error}; name another --folder") from None
 
@@ -163,7 +165,7 @@ def world_model(model: str) -> tuple[Path, Path]:
 def sha256_of(*folders: Path) -> dict[str, str]:
     """The hash of every weight file directly in the folders, by folder's and file's name."""
     files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
-    return {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {f"{path.parent.name}/{path.name}": sha256(path) for path in files}
 
 
 def draw(pipeline: Pipeline, drawing: Drawing) -> Report:
