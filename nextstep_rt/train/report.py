@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,31 +96,40 @@ def _scores_from(values: Mapping[str, Any]) -> dict[str, Score]:
 
 def score(outcomes: Iterable[Outcome]) -> dict[str, Score]:
     """The score of every category there is, in order of appearance."""
-    return {name: _interval([shares], images) for name, (shares, images) in _shares(outcomes).items()}
+    made = list(outcomes)
+    images = Counter(outcome.category for outcome in made)
+    return {name: _interval([_by_scene(scenes)], images[name]) for name, scenes in shares(made).items()}
 
 
 def overall(outcomes: Iterable[Outcome]) -> Score | None:
     """The mean of GenEval's six category scores; None where one is missing."""
-    shares = _shares(outcomes)
-    if any(name not in shares for name in GENERATION):
+    made = [outcome for outcome in outcomes if outcome.category in GENERATION]
+    found = shares(made)
+    if any(name not in found for name in GENERATION):
         return None
-    return _interval([shares[name][0] for name in GENERATION], sum(shares[name][1] for name in GENERATION))
+    return _interval([_by_scene(found[name]) for name in GENERATION], len(made))
 
 
-def _shares(outcomes: Iterable[Outcome]) -> dict[str, tuple[list[NDArray[np.float64]], int]]:
-    """Of every category: the share of right pictures of each prompt, an array for each scene; how many pictures."""
+Shares = dict[str, dict[int, float]]  # by scene and prompt number
+
+
+def shares(outcomes: Iterable[Outcome]) -> dict[str, Shares]:
+    """Of every category, in order of appearance: the share of right pictures of each prompt, scene by scene."""
     grouped: dict[str, dict[str, dict[int, list[bool]]]] = {}
     for outcome in outcomes:
         scenes = grouped.setdefault(outcome.category, {})
         prompts = scenes.setdefault(outcome.scene or str(outcome.number), {})
         prompts.setdefault(outcome.number, []).append(outcome.ok)
     return {
-        name: (
-            [np.array([np.mean(oks) for oks in prompts.values()]) for prompts in scenes.values()],
-            sum(len(oks) for prompts in scenes.values() for oks in prompts.values()),
-        )
+        name: {
+            scene: {number: sum(oks) / len(oks) for number, oks in prompts.items()} for scene, prompts in scenes.items()
+        }
         for name, scenes in grouped.items()
     }
+
+
+def _by_scene(scenes: Shares) -> list[NDArray[np.float64]]:
+    return [np.array(list(prompts.values())) for prompts in scenes.values()]
 
 
 def _interval(parts: Sequence[list[NDArray[np.float64]]], images: int) -> Score:
@@ -136,12 +146,12 @@ def _interval(parts: Sequence[list[NDArray[np.float64]]], images: int) -> Score:
         low, high = _wilson(mean, sum(len(scenes) for scenes in parts))
     else:
         rng = np.random.default_rng(0)
-        drawn = [_resampled(rng, scenes) for scenes in parts]
+        drawn = [resampled(rng, scenes) for scenes in parts]
         low, high = (float(v) for v in np.quantile(np.mean(drawn, axis=0), (0.025, 0.975)))
     return Score(mean, low, high, count, images)
 
 
-def _resampled(rng: np.random.Generator, scenes: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def resampled(rng: np.random.Generator, scenes: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Means of RESAMPLES draws of as many scenes, each with all its prompts."""
     sums, sizes = np.array([scene.sum() for scene in scenes]), np.array([len(scene) for scene in scenes])
     chosen = rng.integers(len(scenes), size=(RESAMPLES, len(scenes)))

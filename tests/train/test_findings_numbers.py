@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from kit.found import curves, report
@@ -49,6 +51,26 @@ def test_scores_differ_prompt_by_prompt() -> None:
     assert first.low < second.high  # the scores' own intervals overlap: prompts are what makes them wide
     assert score_difference(report(0.7), report(0.8)).sign == -1
     assert score_difference(report(0.5, seed=1), report(0.5, seed=2)).sign == 0
+
+
+def test_paraphrases_of_one_scene_are_one_trial() -> None:
+    """Ten prompts of each scene that agree leave the interval that the scenes alone have."""
+    alone = score_difference(report(0.8, prompts=20), report(0.6, prompts=20))
+    spoken = [repeated(report(share, prompts=20), 10) for share in (0.8, 0.6)]
+    often = score_difference(*spoken)
+    assert often.value == pytest.approx(alone.value)
+    assert (often.low, often.high) == pytest.approx((alone.low, alone.high), abs=0.01)
+    assert alone.high - alone.low > 0.1
+
+
+def repeated(made: Report, times: int) -> Report:
+    """Every prompt said in `times` ways, all drawn alike."""
+    outcomes = [
+        replace(outcome, number=outcome.number * times + k, scene=f"{outcome.category} {outcome.number}")
+        for outcome in made.outcomes
+        for k in range(times)
+    ]
+    return Report({}, None, tuple(outcomes))
 
 
 def test_differences_that_do_not_vary_are_not_certain() -> None:

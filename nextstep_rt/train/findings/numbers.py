@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InvalidRequest
-from ..report import RESAMPLES, Z95, Report, Score
+from ..report import RESAMPLES, Z95, Report, Score, Shares, resampled, shares
 
 Floats = NDArray[np.float64]
 
@@ -79,30 +79,30 @@ def mean_difference(first: Any, second: Any) -> Number:
 # ---------------------------------------------------------------------------------------------------------- scores
 
 
-def shares(report: Report) -> dict[str, dict[int, float]]:
-    """By category and prompt number, the share of right pictures."""
-    oks: dict[str, dict[int, list[bool]]] = {}
-    for outcome in report.outcomes:
-        oks.setdefault(outcome.category, {}).setdefault(outcome.number, []).append(outcome.ok)
-    return {name: {number: float(np.mean(row)) for number, row in by.items()} for name, by in oks.items()}
-
-
 def score_difference(first: Report, second: Report) -> Number:
     """How much more the first scored than the second, -1..1: the mean over categories, prompt by prompt.
 
     Both drew the same prompts, and a hard prompt is hard for both: their difference is surer than either score.
+    The bootstrap is over scenes, since paraphrases of one stand or fall together.
     Raises `InvalidRequest` where the prompts are not the same.
     """
-    a, b = shares(first), shares(second)
-    if {name: set(by) for name, by in a.items()} != {name: set(by) for name, by in b.items()}:
+    a, b = shares(first.outcomes), shares(second.outcomes)
+    if _prompts(a) != _prompts(b):
         raise InvalidRequest("two evaluations of different prompts cannot be compared: draw both with one prompt_seed")
-    rows = [np.array([by[number] - b[name][number] for number in by]) for name, by in a.items()]
-    value = float(np.mean([row.mean() for row in rows]))
-    if len({float(v) for row in rows for v in row}) == 1:
+    rows = [
+        [np.array([prompts[n] - b[name][scene][n] for n in prompts]) for scene, prompts in scenes.items()]
+        for name, scenes in a.items()
+    ]
+    flat = [np.concatenate(row) for row in rows]
+    value = float(np.mean([row.mean() for row in flat]))
+    if len({float(v) for row in flat for v in row}) == 1:
         # Nothing varies, and a bootstrap would claim certainty: what Wilson leaves open may differ by up to 2.
         count = sum(len(row) for row in rows)
         open_share = Z95**2 / (count + Z95**2)
         return Number(value, max(value - 2 * open_share, -1.0), min(value + 2 * open_share, 1.0))
     rng = np.random.default_rng(0)
-    samples = [row[rng.integers(len(row), size=(RESAMPLES, len(row)))].mean(1) for row in rows]
-    return quantiles(value, np.mean(samples, axis=0))
+    return quantiles(value, np.mean([resampled(rng, row) for row in rows], axis=0))
+
+
+def _prompts(found: Mapping[str, Shares]) -> dict[str, dict[str, set[int]]]:
+    return {name: {scene: set(prompts) for scene, prompts in scenes.items()} for name, scenes in found.items()}
