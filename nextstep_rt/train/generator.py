@@ -25,7 +25,7 @@ from .batches import Batch, Sampler
 from .files import save_weights
 from .latents import load_dataset
 from .optim import make_optimizers
-from .run import Cycle, Metrics, compiled, pick_device, scaled, train
+from .run import Metrics, can_compile, compiled, pick_device, scaled, train
 from .tokenizer import MAX_LENGTH, write_tokenizer
 from .world import CANVAS
 
@@ -161,6 +161,7 @@ class GeneratorTask:
         tables = ("embed_tokens", "lm_head", "image_head/net/input_proj", "image_head/net/final_layer")
         self.optimizers = make_optimizers(dict(self.model.named_parameters()), settings.lr, tables)
         self._losses = compiled(self.model)
+        self.is_compiled = can_compile()
 
     def loss(self, step: int) -> tuple[Tensor, Metrics]:
         """The weighted sum over both batches, every image alike."""
@@ -184,9 +185,7 @@ def train_generator(settings: GeneratorTraining, run: Path, cache: Path, out: Pa
     dataset = load_dataset(out / "vae", cache, scene_count=settings.scenes, edit_count=settings.edits)
     sampler = Sampler(settings, dataset, prompts)
     task = GeneratorTask(settings, sampler, config, pick_device())
-    average = train(
-        task, run, cycles=[Cycle(settings.steps)], ema=settings.ema, settings=asdict(settings), title="generator"
-    )
+    average = train(task, run, steps=settings.steps, ema=settings.ema, settings=asdict(settings), title="generator")
     save_generator(average.weights, out)
 
 

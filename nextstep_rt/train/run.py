@@ -6,16 +6,16 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.nn import functional
 
-from ..errors import InvalidRequest
+from ..errors import Error, InvalidRequest
 from .files import replacing
 from .optim import Average, learning_rate
 
@@ -24,14 +24,7 @@ Metrics = dict[str, float]
 CHECKPOINT, LOG, PLOT = "checkpoint.pt", "log.jsonl", "loss.png"
 SAVE_EVERY_S = 120.0
 LOG_EVERY = 10  # steps
-
-
-@dataclass(frozen=True)
-class Cycle:
-    """One course of the learning rate: up, level, down. `peak` is a factor on what the optimizers were made with."""
-
-    steps: int
-    peak: float = 1.0
+SAME_DIRECTION = 0.9  # the cosine between two gradients in bfloat16
 
 
 def scaled(steps: int, factor: float) -> int:
@@ -43,6 +36,7 @@ class Task(Protocol):
     """What is trained. `loss` draws its batch from the step's number alone, so that a run stopped goes on the same."""
 
     optimizers: list[torch.optim.Optimizer]
+    is_compiled: bool  # whether its loss goes through torch.compile
 
     @property
     def model(self) -> nn.Module:
@@ -57,31 +51,75 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def can_compile() -> bool:
+    """Whether torch.compile has what it needs: a GPU, or a C++ compiler."""
+    return bool(torch.cuda.is_available() or shutil.which("c++") or shutil.which("g++"))
+
+
 def compiled(function: CallableT) -> CallableT:
-    """The function compiled, one graph for each shape of its arguments; as it is where there is no C++ compiler.
+    """The function compiled, one graph for each shape of its arguments; as it is where that cannot be.
 
     On CPUs a compiled step takes half the time: its many small elementwise passes become few.
     """
-    if torch.cuda.is_available() or shutil.which("c++") or shutil.which("g++"):
-        return cast(CallableT, torch.compile(function, dynamic=False))
-    return function
+    return cast(CallableT, torch.compile(function, dynamic=False)) if can_compile() else function
 
 
-def train(
-    task: Task, folder: Path, *, cycles: Sequence[Cycle], ema: float, settings: dict[str, object], title: str
-) -> Average:
-    """Trains from where the folder stands to the end of the last cycle; returns the averaged weights.
+def compile_modules(model: nn.Module, kind: type[nn.Module]) -> bool:
+    """Compiles the model's modules of one kind, each by itself. False where that cannot be, and nothing is done."""
+    if not can_compile():
+        return False
+    # They share one forward, and each shape is a graph of it: past the limit torch would silently stop compiling.
+    torch._dynamo.config.recompile_limit = 256
+    for module in model.modules():
+        if isinstance(module, kind):
+            module.compile(dynamic=False)
+    return True
 
-    cycles are the courses of the learning rate; most runs have one. Raises InvalidRequest
-    where the folder holds a run with other settings, or the loss stops being a number.
+
+def check_gradients(task: Task, step: int) -> None:
+    """Holds the compiled step's gradients against those of the same step not compiled.
+
+    A compiler's fault in a backward pass is silent: the loss falls all the same, only slower and not as far. Raises
+    Error where a weight's gradient is another one; rounding alone leaves the angle small.
+    """
+    found = _gradients(task, step)
+    with torch.compiler.set_stance("force_eager"):
+        wanted = _gradients(task, step)
+    floor = 1e-4 * max(gradient.norm().item() for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        if gradient.norm() < floor:  # what is left of sums that cancel
+            continue
+        other = found.get(name, torch.zeros_like(gradient))
+        angle = functional.cosine_similarity(other.flatten(), gradient.flatten(), dim=0).item()
+        if not angle > SAME_DIRECTION:
+            raise Error(
+                f"torch.compile computes another gradient of {name} than torch itself (cosine {angle:.3f}): "
+                "set TORCH_COMPILE_DISABLE=1, or use another version of torch"
+            )
+
+
+def _gradients(task: Task, step: int) -> dict[str, Tensor]:
+    task.model.zero_grad(set_to_none=True)
+    task.loss(step)[0].backward()  # type: ignore[no-untyped-call]
+    made = {name: weight.grad for name, weight in task.model.named_parameters() if weight.grad is not None}
+    task.model.zero_grad(set_to_none=True)
+    return made
+
+
+def train(task: Task, folder: Path, *, steps: int, ema: float, settings: dict[str, object], title: str) -> Average:
+    """Trains from where the folder stands to the last step; returns the averaged weights.
+
+    Raises InvalidRequest where the folder holds a run with other settings, or the loss stops being a number; Error
+    where the compiler fails `check_gradients`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     average = Average(task.model, ema)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in task.optimizers]
     start = _resume(task, average, folder, settings)
+    if start < steps and task.is_compiled:
+        check_gradients(task, start + 1)
     saved = time.monotonic()
-    steps = sum(cycle.steps for cycle in cycles)
-    for step in _progress(start, cycles, title, task, average, rates, folder):
+    for step in _progress(start, steps, title, task, average, rates, folder):
         if time.monotonic() - saved > SAVE_EVERY_S or step == steps:
             _save(task, average, folder, settings, step)
             saved = time.monotonic()
@@ -91,7 +129,7 @@ def train(
 
 def _progress(
     start: int,
-    cycles: Sequence[Cycle],
+    steps: int,
     title: str,
     task: Task,
     average: Average,
@@ -99,7 +137,6 @@ def _progress(
     folder: Path,
 ) -> Iterator[int]:
     """Runs the steps after `start`, yielding the number of each one done."""
-    steps = sum(cycle.steps for cycle in cycles)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with (folder / LOG).open("a") as log, Progress(*columns, speed_estimate_period=120) as bar:
         shown = bar.add_task(title, total=steps, completed=start)
@@ -107,7 +144,7 @@ def _progress(
         logged = start
         began = time.monotonic()
         for step in range(start + 1, steps + 1):
-            factor = _factor(cycles, step)
+            factor = learning_rate((step - 1) / steps)
             for optimizer, initial in zip(task.optimizers, rates, strict=True):
                 for group, rate in zip(optimizer.param_groups, initial, strict=True):
                     group["lr"] = rate * factor
@@ -124,16 +161,6 @@ def _progress(
                 text = "  ".join(f"{name} {value:.4f}" for name, value in losses_of(line).items())
                 bar.update(shown, completed=step, description=f"{title}  {text}")
             yield step
-
-
-def _factor(cycles: Sequence[Cycle], step: int) -> float:
-    """The learning rate's factor at a step, from 1."""
-    done = step - 1
-    for cycle in cycles:
-        if done < cycle.steps:
-            return cycle.peak * learning_rate(done / cycle.steps)
-        done -= cycle.steps
-    raise IndexError(f"step {step} past the last cycle")
 
 
 def _step(task: Task, step: int) -> Metrics:

@@ -29,7 +29,6 @@ from nextstep_rt.train.findings.command import app
 from nextstep_rt.train.findings.numbers import Number
 from nextstep_rt.train.findings.report import PARTS, settings_text, write_report
 from nextstep_rt.train.findings.work import Drawing, Part, Work, world_model, write_json
-from nextstep_rt.train.run import Cycle
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -188,7 +187,7 @@ def test_points_with_models_of_their_own_name_all_weights(tmp_path: Path) -> Non
 
 def test_scaled_settings() -> None:
     scaled = gamma.GammaSettings().scaled(3, 0.01)
-    assert (scaled.drawing.count, scaled.generator.steps, scaled.vae.cycles) == (3, 9, [Cycle(9 + 2)])
+    assert (scaled.drawing.count, scaled.generator.steps, scaled.vae.steps) == (3, 9, 5 + 2)
     assert head_size.HeadSizeSettings().scaled(None, 1e-4).generator.steps == 1
     assert statistics.StatisticsSettings().scaled(4, 9.0).drawing.count == 4
     for part in PARTS.values():

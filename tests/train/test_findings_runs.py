@@ -26,7 +26,7 @@ from nextstep_rt.train.vae import Phase, VaeTraining, save_vae
 from nextstep_rt.vae import VAE
 from nextstep_rt.vision import Vision
 
-TINY_VAE = VaeTraining(ch=32, ch_mult=(1, 1, 1, 1), phases=(Phase(1, 64, 1, ends_cycle=True),))
+TINY_VAE = VaeTraining(ch=32, ch_mult=(1, 1, 1, 1), phases=(Phase(1, 64, 1),))
 TINY = GeneratorTraining(
     hidden_size=32,
     intermediate_size=32,

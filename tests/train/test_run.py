@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nextstep_rt.errors import InvalidRequest
+from nextstep_rt.errors import Error, InvalidRequest
 from nextstep_rt.train import run
-from nextstep_rt.train.optim import Average, learning_rate, make_optimizers
+from nextstep_rt.train.optim import Average, make_optimizers
 
 STEPS = 30
 SETTINGS: dict[str, object] = {"lr": 0.02, "widths": (1, 2), "name": "line"}
@@ -22,6 +22,8 @@ SETTINGS: dict[str, object] = {"lr": 0.02, "widths": (1, 2), "name": "line"}
 
 class Line:
     """Fits a line; calls `before` ahead of every step."""
+
+    is_compiled = False
 
     def __init__(self, before: Callable[[int], float | None] = lambda step: None) -> None:
         torch.manual_seed(0)
@@ -37,7 +39,7 @@ class Line:
 
 
 def train(task: Line, folder: Path, **changes: Any) -> Average:
-    arguments = {"cycles": [run.Cycle(STEPS)], "ema": 0.9, "settings": SETTINGS, "title": "line", **changes}
+    arguments = {"steps": STEPS, "ema": 0.9, "settings": SETTINGS, "title": "line", **changes}
     return run.train(task, folder, **arguments)
 
 
@@ -191,7 +193,7 @@ def test_a_stop_while_saving_loses_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_log_holds_means_over_its_steps(tmp_path: Path) -> None:
-    train(Line(), tmp_path, cycles=[run.Cycle(24)])
+    train(Line(), tmp_path, steps=24)
     lines = [json.loads(line) for line in (tmp_path / run.LOG).read_text().splitlines()]
     assert [line["step"] for line in lines] == [10, 20, 24]
     for line, steps in zip(lines, (range(1, 11), range(11, 21), range(21, 25)), strict=True):
@@ -222,9 +224,50 @@ def test_the_rate_of_every_step_is_the_initial_one_times_the_factor(tmp_path: Pa
     assert rates == pytest.approx([0.02 * run.learning_rate(step / STEPS) for step in range(STEPS)])
 
 
-def test_each_cycle_has_its_own_course_of_the_learning_rate(tmp_path: Path) -> None:
-    train(Line(), tmp_path, cycles=[run.Cycle(10), run.Cycle(20, peak=0.5)])
-    factors = {line["step"]: line["factor"] for line in run.read_log(tmp_path)}
-    assert factors[10] == pytest.approx(learning_rate(0.9), abs=1e-6)
-    assert factors[20] == pytest.approx(0.5 * learning_rate(9 / 20), abs=1e-6)
-    assert factors[30] == pytest.approx(0.5 * learning_rate(19 / 20), abs=1e-6)
+# ---- what the compiler makes of a backward pass
+
+
+class Turned(torch.autograd.Function):
+    """Itself, with a gradient that belongs elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+class Compiled(Line):
+    """The line through torch.compile, by a compiler that gets the outputs right and makes of them what it likes."""
+
+    is_compiled = True
+
+    def __init__(self, faulty: bool) -> None:
+        super().__init__()
+        line = self.model
+
+        def compiler(graph: Any, inputs: Any) -> Any:
+            return lambda *arguments: tuple(Turned.apply(y) if faulty else y for y in graph(*arguments))
+
+        self._forward = torch.compile(lambda x: line(x), backend=compiler)
+
+    def loss(self, step: int) -> tuple[Tensor, run.Metrics]:
+        x = torch.randn(8, 5, generator=torch.Generator().manual_seed(step))
+        loss = (self._forward(x) - x[:, :3] * 2 - 1).square().mean()
+        return loss, {"mse": loss.item()}
+
+
+def test_a_compiler_that_turns_a_gradient_is_found_out(tmp_path: Path) -> None:
+    with pytest.raises(Error, match=r"gradient of weight than torch itself \(cosine -1.000\): set TORCH_"):
+        train(Compiled(faulty=True), tmp_path)
+    assert not (tmp_path / run.CHECKPOINT).exists()
+
+
+def test_the_check_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    checked = train(Compiled(faulty=False), tmp_path / "checked")
+    task = Compiled(faulty=False)
+    task.is_compiled = False
+    unchecked = train(task, tmp_path / "unchecked")
+    assert all(torch.equal(checked.weights[name], unchecked.weights[name]) for name in checked.weights)

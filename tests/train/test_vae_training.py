@@ -22,8 +22,8 @@ from nextstep_rt.vae import VAE, VaeConfig
 
 CPU = torch.device("cpu")
 # As narrow as the norms' 32 groups allow.
-PHASES = (Phase(5, 64, 2), Phase(1, world.CANVAS, 1, ends_cycle=True))
-TINY = VaeTraining(ch=32, ch_mult=(1, 1), z_channels=4, phases=PHASES, peaks=(1.0,), lr=1e-3)
+PHASES = (Phase(5, 64, 2), Phase(1, world.CANVAS, 1))
+TINY = VaeTraining(ch=32, ch_mult=(1, 1), z_channels=4, phases=PHASES, lr=1e-3)
 
 
 @pytest.fixture(autouse=True)
@@ -93,9 +93,9 @@ def test_the_folder_holds_the_averaged_weights(trained: tuple[Path, Path]) -> No
 def test_a_stopped_run_went_on_to_the_same_bits(trained: tuple[Path, Path], tmp_path: Path) -> None:
     """Convolutions in channels_last and both optimizers' states included."""
     task = VaeTask(TINY, CPU)
-    average = run.train(task, tmp_path, cycles=TINY.cycles, ema=TINY.ema, settings=asdict(TINY), title="straight")
+    average = run.train(task, tmp_path, steps=TINY.steps, ema=TINY.ema, settings=asdict(TINY), title="straight")
     state = torch.load(trained[0] / run.CHECKPOINT, weights_only=True)
-    assert state["step"] == sum(cycle.steps for cycle in TINY.cycles)
+    assert state["step"] == TINY.steps
     for name, weight in task.model.state_dict().items():
         assert torch.equal(weight, state["model"][name]), name
         assert torch.equal(average.weights[name], state["average"][name]), name
@@ -249,7 +249,7 @@ def test_psnr_by_background() -> None:
     assert set(table.values()) == {26.02}
 
 
-def test_phases_follow_each_other_and_end_cycles() -> None:
+def test_phases_follow_each_other() -> None:
     settings = VaeTraining()
     ends = list(accumulate(phase.steps for phase in settings.phases))
     for phase, end in zip(settings.phases, ends, strict=True):
@@ -257,9 +257,7 @@ def test_phases_follow_each_other_and_end_cycles() -> None:
         assert settings.phase(end - phase.steps + 1) is phase
     with pytest.raises(IndexError, match="past the last phase"):
         settings.phase(ends[-1] + 1)
-    assert sum(cycle.steps for cycle in settings.cycles) == ends[-1]
-    assert len(settings.cycles) == len(settings.peaks)
-    assert settings.phases[-1].ends_cycle  # else its steps would belong to no cycle
+    assert settings.steps == ends[-1]
 
 
 def test_aimed_crops_lie_about_a_thing() -> None:

@@ -18,8 +18,8 @@ from .training import SHORT, HeldOut, too_poor, trained
 from .work import Drawing, Part, Values, Work, markdown_table, scores_of
 
 NAME = "gamma"
-# Crops, then whole pictures, in one course of the learning rate: enough to tell amounts of noise apart.
-SHORT_VAE = VaeTraining(phases=(Phase(900, 64, 8), Phase(150, CANVAS, 4, ends_cycle=True)), peaks=(1.0,))
+# Enough to tell amounts of noise apart.
+SHORT_VAE = VaeTraining(phases=(Phase(500, 64, 10, aimed=True), Phase(250, CANVAS, 4)))
 
 
 @dataclass(frozen=True)
