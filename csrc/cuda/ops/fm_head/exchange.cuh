@@ -1,0 +1,66 @@
+// Blocks hand each other numbers in 8-byte words that hold a payload and the exchange's tag. A word is read and written
+// whole, so a reader that sees the tag has the payload: one trip through L2, and no barrier.
+//
+// Every exchange is all to all, and two buffers in turn are enough: who writes exchange e + 2 has seen exchange e + 1
+// of every block, which each of them sent after it had read all of e. That needs every block to send something in the
+// exchanges between, and so as many rows as there are blocks.
+#pragma once
+
+#include "cuda/device/pack.cuh"
+#include "cuda/device/ptx.cuh"
+
+namespace nsrt::cuda {
+
+// How many rows' values of one output share a word.
+template <class T>
+inline constexpr int kRowsPerWord = sizeof(T) == 2 ? 2 : 1;
+
+template <class T>
+__host__ __device__ constexpr int planes_of(int rows) {
+  return (rows + kRowsPerWord<T> - 1) / kRowsPerWord<T>;
+}
+
+__device__ __forceinline__ std::uint64_t tagged(std::uint32_t tag, std::uint32_t payload) {
+  return static_cast<std::uint64_t>(tag) << 32 | payload;
+}
+
+template <class T>
+__device__ __forceinline__ std::uint32_t payload_of(float first, float second) {
+  if constexpr (sizeof(T) == 2)
+    return pack_bf16(first, second);
+  else
+    return __float_as_uint(first);
+}
+
+// The value of row `r` in a payload.
+template <class T>
+__device__ __forceinline__ float value_of(std::uint32_t payload, int r) {
+  if constexpr (sizeof(T) == 2)
+    return r % 2 == 0 ? low_float(payload) : high_float(payload);
+  else
+    return __uint_as_float(payload);
+}
+
+// Waits for kWords consecutive words, an even number, of one exchange.
+template <int kWords>
+__device__ __forceinline__ void receive(const std::uint64_t* words, std::uint32_t tag,
+                                        std::uint32_t (&payload)[kWords]) {
+  ulonglong2 pairs[kWords / 2];
+  bool complete;
+  do {
+    complete = true;
+#pragma unroll
+    for (int i = 0; i < kWords / 2; ++i) pairs[i] = ptx::load_relaxed_2x64(words + 2 * i);
+#pragma unroll
+    for (int i = 0; i < kWords / 2; ++i)
+      complete = complete && static_cast<std::uint32_t>(pairs[i].x >> 32) == tag &&
+                 static_cast<std::uint32_t>(pairs[i].y >> 32) == tag;
+  } while (!complete);
+#pragma unroll
+  for (int i = 0; i < kWords / 2; ++i) {
+    payload[2 * i] = static_cast<std::uint32_t>(pairs[i].x);
+    payload[2 * i + 1] = static_cast<std::uint32_t>(pairs[i].y);
+  }
+}
+
+}  // namespace nsrt::cuda

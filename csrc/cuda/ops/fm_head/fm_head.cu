@@ -1,0 +1,122 @@
+#include <algorithm>
+
+#include "core/check.h"
+#include "cuda/launch.h"
+#include "cuda/ops/fm_head/fm_head.cuh"
+#include "cuda/ops/fm_head/fm_head.h"
+
+namespace nsrt::cuda {
+namespace {
+
+bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
+
+// Takes arrays as the carver does, for their bytes alone.
+struct Sizer : SharedSize {
+  template <class T>
+  T* take(std::size_t count) {
+    add<T>(count);
+    return nullptr;
+  }
+};
+
+int rows_of(const FmHeadTask& t) { return t.branches * t.images; }
+
+void check_task(const FmHeadTask& t, const FmLaunch& launch) {
+  check<InvalidRequest>(t.branches >= 1 && t.branches <= 3 && t.images >= 1 && rows_of(t) <= kMaxFmRows, "the FM head ",
+                        "takes 1 to 3 branches and at most ", kMaxFmRows, " rows, not ", t.branches, " x ", t.images);
+  for (const auto& [name, width] : {std::pair{"d", t.d}, {"d_mlp", t.d_mlp}, {"d_tok", t.d_tok}})
+    check<InvalidRequest>(width >= 8 && width % 8 == 0, "the FM head needs a ", name, " that is a multiple of 8, not ",
+                          width);
+  check<InvalidRequest>(t.layers >= 1 && t.step_count >= 1, "the FM head needs a block and a step, not ", t.layers,
+                        " and ", t.step_count);
+  check<InvalidRequest>(
+      aligned(t.input.w) && aligned(t.output.w) && aligned(t.modulations) && aligned(t.outlet.image_in.w),
+      "the FM head's matrices must lie at multiples of 16 bytes");
+  check<InvalidRequest>(launch.sm_count >= 1, "the FM head needs the device's number of multiprocessors");
+}
+
+// As many matrices in shared memory as the operands leave room for, then as many in L2 as it was given.
+template <class W, class A>
+FmPlacement place(const FmHeadTask& t, const FmLaunch& launch, int blocks) {
+  const auto bytes = [&](int resident) {
+    Sizer size;
+    FmShared<W, A>::carve(size, t, resident_numbers(t, resident, blocks));
+    return static_cast<std::int64_t>(size.bytes());
+  };
+  check<InvalidRequest>(bytes(0) <= launch.shared_limit, "the FM head needs ", bytes(0), " bytes of shared memory for ",
+                        rows_of(t), " rows, and the device has ", launch.shared_limit,
+                        "; ask for fewer images at once");
+  FmPlacement placement;
+  while (placement.resident < 2 * t.layers && bytes(placement.resident + 1) <= launch.shared_limit)
+    ++placement.resident;
+  const std::int64_t matrix = std::int64_t{t.d} * t.d_mlp * static_cast<std::int64_t>(sizeof(W));
+  placement.cached =
+      static_cast<int>(std::min<std::int64_t>(launch.l2_bytes / matrix, 2 * t.layers - placement.resident));
+  return placement;
+}
+
+template <class W, class A, int kRows>
+void launch_kernel(const FmHeadTask& task, const FmWorkspace& workspace, const FmLaunch& launch) {
+  const int blocks = fm_grid(task, launch);
+  const FmPlacement placement = place<W, A>(task, launch, blocks);
+  Sizer size;
+  FmShared<W, A>::carve(size, task, resident_numbers(task, placement.resident, blocks));
+  cuda::launch("fm_head", fm_head_kernel<W, A, kRows>,
+               {.grid = dim3(static_cast<unsigned>(blocks)),
+                .block = dim3(kFmThreads),
+                .shared_bytes = size.bytes(),
+                .stream = launch.stream,
+                .cooperative = true},
+               task, workspace, placement);
+}
+
+template <class W, class A>
+void dispatch(const FmHeadTask& task, const FmWorkspace& workspace, const FmLaunch& launch) {
+  const int rows = rows_of(task);
+  if (rows == 1) return launch_kernel<W, A, 1>(task, workspace, launch);
+  if (rows == 2) return launch_kernel<W, A, 2>(task, workspace, launch);
+  if (rows <= 4) return launch_kernel<W, A, 4>(task, workspace, launch);
+  if (rows <= 8) return launch_kernel<W, A, 8>(task, workspace, launch);
+  launch_kernel<W, A, 16>(task, workspace, launch);
+}
+
+}  // namespace
+
+FmStep device_step(const SolverStep& s) {
+  return {.kind = static_cast<std::int32_t>(s.kind),
+          .time = static_cast<std::int32_t>(s.time),
+          .draw = static_cast<std::int32_t>(s.draw),
+          .cx = s.cx,
+          .cv = s.cv,
+          .ce = s.ce};
+}
+
+std::size_t fm_workspace_words(const FmHeadTask& t) {
+  const auto rows = static_cast<std::size_t>(rows_of(t));
+  return 2 * rows * static_cast<std::size_t>(t.d + t.d_mlp + t.d_tok);
+}
+
+int fm_grid(const FmHeadTask& t, const FmLaunch& launch) { return std::min({launch.sm_count, t.d, t.d_mlp}); }
+
+void fm_head(const FmHeadTask& task, const FmWorkspace& workspace, const FmLaunch& launch) {
+  check_task(task, launch);
+  check<InvalidRequest>(workspace.word_count >= fm_workspace_words(task), "the FM head's workspace has ",
+                        workspace.word_count, " words and needs ", fm_workspace_words(task));
+  if (launch.activations == DType::kBFloat16 && launch.weights == DType::kBFloat16)
+    return dispatch<bf16, bf16>(task, workspace, launch);
+  check<InvalidRequest>(launch.activations == DType::kFloat32, "float32 weights need float32 activations");
+  if (launch.weights == DType::kBFloat16) return dispatch<bf16, float>(task, workspace, launch);
+  dispatch<float, float>(task, workspace, launch);
+}
+
+Cost cost(const FmHeadTask& t, DType weights, DType activations) {
+  const std::int64_t core = 2 * std::int64_t{t.d} * t.d_tok + 2 * std::int64_t{t.layers} * t.d * t.d_mlp;
+  const std::int64_t modulation = std::int64_t{rows_of(t)} * (3 * t.layers + 2) * t.d;
+  const std::int64_t outlet = std::int64_t{t.outlet.d_model} * t.d_tok;
+  const auto width = static_cast<std::int64_t>(item_size(weights));
+  return {.bytes = t.step_count * (core * width + modulation * static_cast<std::int64_t>(item_size(activations))) +
+                   outlet * width,
+          .flops = 2 * (t.step_count * core * rows_of(t) + outlet * t.images)};
+}
+
+}  // namespace nsrt::cuda

@@ -1,0 +1,272 @@
+// Persistent, cooperative, one block on each SM. Every block holds x and the residual stream of all rows, and a share
+// of every matrix's rows; it receives what the others made, normalizes it for itself, and sends its own share of the
+// next product. What a block needs next that does not depend on the others (weights, modulations) it loads before it
+// waits.
+//
+// Bound by the larger of bytes (input_proj, block MLPs, last linear, in every evaluation) and exchanges, 2 + 2 x layers
+// of them. Weights that fit into shared memory stay there; of the others L2 is asked to keep some.
+#pragma once
+
+#include "cuda/ops/fm_head/exchange.cuh"
+#include "cuda/ops/fm_head/memory.cuh"
+#include "cuda/ops/fm_head/norm.cuh"
+#include "cuda/ops/fm_head/outlet.cuh"
+#include "cuda/ops/fm_head/product.cuh"
+#include "cuda/ops/fm_head/solver.cuh"
+
+namespace nsrt::cuda {
+
+template <class W, class A, int kRows>
+class FmKernel {
+ public:
+  __device__ FmKernel(const FmHeadTask& task, const FmWorkspace& workspace, const FmPlacement& placement,
+                      const FmShared<W, A>& shared)
+      : t_(task),
+        shared_(shared),
+        placement_(placement),
+        rows_(task.branches * task.images),
+        width_((3 * task.layers + 2) * task.d),
+        residual_{shared.hidden, shared.partials, rows_, task.d},
+        solver_{task, shared.velocity, shared.x, shared.kept_x, shared.kept_v} {
+    std::uint64_t* words = workspace.words;
+    for (int parity = 0; parity < 2; ++parity) {
+      hidden_words_[parity] = words, words += planes_of<A>(rows_) * task.d;
+      inner_words_[parity] = words, words += planes_of<A>(rows_) * task.d_mlp;
+      velocity_words_[parity] = words, words += rows_ * task.d_tok;
+    }
+    tag_ = *task.launches * static_cast<std::uint32_t>(task.step_count * (2 + 2 * task.layers)) + 1;
+    kept_policy_ = placement.cached > 0 ? ptx::policy_evict_last(1.0f) : 0;
+    passing_policy_ = placement.cached > 0 ? ptx::policy_evict_first() : 0;
+  }
+
+  __device__ void run() {
+    load_resident();
+    solver_.start();
+    __syncthreads();
+    for (int s = 0; s < t_.step_count; ++s) {
+      evaluate(t_.steps[s].time);
+      solver_.step(t_.steps[s]);
+      __syncthreads();
+    }
+    finish();
+  }
+
+ private:
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
+
+  // ---- weights
+
+  __device__ WeightRows<W> rows_of(const FmProduct& product, int n, int k) const {
+    const auto blocks = static_cast<long long>(gridDim.x), block = static_cast<long long>(blockIdx.x);
+    WeightRows<W> rows;
+    rows.begin = static_cast<int>(n * block / blocks);
+    rows.count = static_cast<int>(n * (block + 1) / blocks) - rows.begin;
+    rows.k = k;
+    rows.global = static_cast<const W*>(product.w) + static_cast<std::int64_t>(rows.begin) * k;
+    rows.bias = product.bias;
+    return rows;
+  }
+
+  // Matrix `index` of the blocks' MLPs: fc1 and fc2 in turn.
+  __device__ WeightRows<W> mlp_rows(int index) const {
+    const FmBlock& block = t_.blocks[index / 2];
+    WeightRows<W> rows = index % 2 == 0 ? rows_of(block.fc1, t_.d_mlp, t_.d) : rows_of(block.fc2, t_.d, t_.d_mlp);
+    if (index < placement_.resident)
+      rows.shared = shared_.weights + resident_numbers(t_, index, static_cast<int>(gridDim.x));
+    else
+      rows.policy = index < placement_.resident + placement_.cached ? kept_policy_ : passing_policy_;
+    return rows;
+  }
+
+  __device__ void load_resident() {
+    for (int i = 0; i < placement_.resident; ++i) {
+      const WeightRows<W> rows = mlp_rows(i);
+      auto* to = const_cast<W*>(rows.shared);
+      constexpr int kPerCopy = 16 / sizeof(W);
+      for (int at = static_cast<int>(threadIdx.x) * kPerCopy; at < rows.count * rows.k; at += kFmThreads * kPerCopy)
+        ptx::cp_async_16(to + at, rows.global + at);
+    }
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<0>();
+  }
+
+  // ---- one evaluation of the velocity
+
+  __device__ void evaluate(int time) {
+    const A* modulation = static_cast<const A*>(t_.modulations) + static_cast<std::int64_t>(time) * rows_ * width_;
+    send_input();
+    for (int l = 0; l < t_.layers; ++l, modulation += 3 * t_.d) {
+      const FmBlock& block = t_.blocks[l];
+      const WeightRows<W> fc1 = mlp_rows(2 * l), fc2 = mlp_rows(2 * l + 1);
+      FirstRow<W> first;
+      first.fetch(fc1, warp(), lane());
+      normalize(l == 0, modulation, block.norm_weight, block.norm_bias);
+      send_inner(fc1, first);
+      first.fetch(fc2, warp(), lane());
+      receive_inner();
+      send_delta(fc2, first, modulation + 2 * t_.d);
+    }
+    const WeightRows<W> output = rows_of(t_.output, t_.d_tok, t_.d);
+    FirstRow<W> first;
+    first.fetch(output, warp(), lane());
+    normalize(t_.layers == 0, modulation, nullptr, nullptr);
+    send_velocity(output, first);
+    receive_velocity();
+    parity_ ^= 1;
+  }
+
+  // A row's number from every lane's copy of the sums: lane p sends plane p.
+  template <class F>
+  __device__ void send(std::uint64_t* words, int n, int index, const float (&values)[kRows], F&& finished) const {
+#pragma unroll
+    for (int p = 0; p < planes_of<A>(kRows); ++p) {
+      constexpr int kPer = kRowsPerWord<A>;
+      if (lane() == p && p * kPer < rows_) {
+        constexpr int kLast = kRows - 1;
+        const int second_row = p * kPer + kPer - 1;
+        const float first = finished(p * kPer, values[p * kPer]);
+        const float second =
+            second_row < rows_ ? finished(second_row, values[p * kPer + kPer - 1 < kRows ? p * kPer + kPer - 1 : kLast])
+                               : 0.0f;
+        ptx::store_relaxed_64(words + p * n + index, tagged(tag_, payload_of<A>(first, second)));
+      }
+    }
+  }
+
+  // input_proj(x): the branches of an image share x.
+  __device__ void send_input() {
+    const int count = t_.images * t_.d_tok;
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += kFmThreads)
+      shared_.operand[i] = rounded<A>(shared_.x[i]);
+    const WeightRows<W> rows = rows_of(t_.input, t_.d, t_.d_tok);
+    FirstRow<W> first;
+    first.fetch(rows, warp(), lane());
+    __syncthreads();
+    std::uint64_t* words = hidden_words_[hidden_parity_];
+    multiply_rows<kRows>(rows, first, shared_.operand, t_.images, warp(), lane(), [&](int n, float (&sums)[kRows]) {
+      const float bias = rows.bias[n];
+      float spread[kRows];  // row r is of image r % images
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) spread[r] = pick(sums, r % t_.images);
+      send(words, t_.d, n, spread, [&](int, float v) { return v + bias; });
+    });
+  }
+
+  // values[index], without the local memory that an index known only at run time would put them into.
+  static __device__ float pick(const float (&values)[kRows], int index) {
+    float value = values[0];
+#pragma unroll
+    for (int r = 1; r < kRows; ++r) value = index == r ? values[r] : value;
+    return value;
+  }
+
+  __device__ void send_inner(const WeightRows<W>& rows, const FirstRow<W>& first) {
+    std::uint64_t* words = inner_words_[inner_parity_];
+    multiply_rows<kRows>(rows, first, shared_.operand, rows_, warp(), lane(), [&](int n, float (&sums)[kRows]) {
+      const float bias = rows.bias[n];
+      send(words, t_.d_mlp, n, sums, [&](int, float v) { return silu(v + bias); });
+    });
+  }
+
+  __device__ void send_delta(const WeightRows<W>& rows, const FirstRow<W>& first, const A* gates) {
+    std::uint64_t* words = hidden_words_[hidden_parity_];
+    multiply_rows<kRows>(rows, first, shared_.inner, rows_, warp(), lane(), [&](int n, float (&sums)[kRows]) {
+      const float bias = rows.bias[n];
+      send(words, t_.d, n, sums,
+           [&](int r, float v) { return (v + bias) * widened(gates[static_cast<std::int64_t>(r) * width_ + n]); });
+    });
+  }
+
+  __device__ void send_velocity(const WeightRows<W>& rows, const FirstRow<W>& first) {
+    std::uint64_t* words = velocity_words_[parity_];
+    multiply_rows<kRows>(rows, first, shared_.operand, rows_, warp(), lane(), [&](int n, float (&sums)[kRows]) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        if (lane() == r && r < rows_)
+          ptx::store_relaxed_64(words + r * t_.d_tok + n, tagged(tag_, __float_as_uint(sums[r] + rows.bias[n])));
+      }
+    });
+  }
+
+  // ---- receiving; each ends with a barrier, after which all threads may read what came
+
+  __device__ void receive_inner() {
+    const std::uint64_t* words = inner_words_[inner_parity_];
+    inner_parity_ ^= 1;
+    const Units<A> units(rows_, t_.d_mlp);
+    for (int u = static_cast<int>(threadIdx.x); u < units.count(); u += kFmThreads) {
+      if (!units.real(u)) continue;
+      std::uint32_t payload[8];
+      receive(words + units.plane(u) * t_.d_mlp + units.column(u), tag_, payload);
+      for (int i = 0; i < kRowsPerWord<A>; ++i) {
+        const int r = units.plane(u) * kRowsPerWord<A> + i;
+        if (r >= rows_) break;
+        A* to = shared_.inner + r * t_.d_mlp + units.column(u);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) to[j] = rounded<A>(value_of<A>(payload[j], i));
+      }
+    }
+    ++tag_;
+    __syncthreads();
+  }
+
+  __device__ void receive_velocity() {
+    const std::uint64_t* words = velocity_words_[parity_];
+    for (int i = 2 * static_cast<int>(threadIdx.x); i < rows_ * t_.d_tok; i += 2 * kFmThreads) {
+      std::uint32_t payload[2];
+      receive(words + i, tag_, payload);
+      shared_.velocity[i] = __uint_as_float(payload[0]);
+      shared_.velocity[i + 1] = __uint_as_float(payload[1]);
+    }
+    ++tag_;
+    __syncthreads();
+  }
+
+  // The residual stream grows by what came, or begins with it; normalized and modulated it is the next operand.
+  __device__ void normalize(bool begins, const A* modulation, const float* weight, const float* bias) {
+    const std::uint64_t* words = hidden_words_[hidden_parity_];
+    hidden_parity_ ^= 1;
+    residual_.grow(words, tag_, begins);
+    ++tag_;
+    __syncthreads();
+    residual_.modulate(modulation, width_, weight, bias, shared_.operand);
+    __syncthreads();
+  }
+
+  // ---- the end
+
+  __device__ void finish() {
+    if (blockIdx.x == 0) solver_.report();
+    solver_.normalize();
+    __syncthreads();
+    if (blockIdx.x == 0) solver_.write_tokens();
+    if (t_.outlet.image_in.w == nullptr) return;
+    const WeightRows<W> rows = rows_of(t_.outlet.image_in, t_.outlet.d_model, t_.d_tok);
+    feed_backbone<kRows>(t_, rows, shared_);
+  }
+
+  const FmHeadTask& t_;
+  const FmShared<W, A> shared_;
+  const FmPlacement placement_;
+  const int rows_, width_;
+  FmResidual<A> residual_;
+  FmSolver solver_;
+  std::uint64_t *hidden_words_[2], *inner_words_[2], *velocity_words_[2];
+  std::uint32_t tag_;
+  std::uint64_t kept_policy_, passing_policy_;
+  int hidden_parity_ = 0, inner_parity_ = 0, parity_ = 0;
+};
+
+template <class W, class A, int kRows>
+__global__ void __launch_bounds__(kFmThreads, 1)
+    fm_head_kernel(const __grid_constant__ FmHeadTask task, const __grid_constant__ FmWorkspace workspace,
+                   const __grid_constant__ FmPlacement placement) {
+  NSRT_DYNAMIC_SHARED(memory);
+  SharedCarver carver(memory);
+  const auto weights = resident_numbers(task, placement.resident, static_cast<int>(gridDim.x));
+  const auto shared = FmShared<W, A>::carve(carver, task, weights);
+  FmKernel<W, A, kRows>(task, workspace, placement, shared).run();
+}
+
+}  // namespace nsrt::cuda

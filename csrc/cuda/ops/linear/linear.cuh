@@ -1,0 +1,219 @@
+// y = W x by streams of weights. Bound by memory: every SM reads an equal, contiguous share of the weights, whatever
+// the matrix's shape, so tiles of 16 rows may be split along k between warps and between blocks. Their sums meet in
+// shared memory and in the workspace, and are added in the order of k by whoever comes last: the same bits every time.
+//
+// Grid: one block a share. Block: kWarps warps, each with a share of the block's.
+#pragma once
+
+#include "cuda/device/reduce.cuh"
+#include "cuda/ops/linear/epilogue.cuh"
+#include "cuda/ops/linear/multiply.cuh"
+#include "cuda/ops/linear/stream.cuh"
+
+namespace nsrt::cuda {
+
+inline constexpr int kLinearWarps = 8;
+
+template <class Multiply>
+struct LinearShape {
+  using Weight = typename Multiply::Weight;
+  static constexpr int kStages = sizeof(Weight) == 2 && Multiply::kPairs <= 4 ? 12 : 6;
+  static constexpr int kSlot = 32 * 2 * Multiply::kPairs;  // floats of a warp's sums of a tile
+
+  static constexpr std::size_t ring_numbers() {
+    return std::size_t{kLinearWarps} * WeightStream<Weight, kStages>::kNumbers;
+  }
+  static constexpr std::size_t slot_floats() { return std::size_t{kLinearWarps} * 2 * kSlot; }
+};
+
+// What a lane holds of a tile: its row pair's products with kPairs rows of x.
+template <class Multiply>
+struct Sums {
+  float low[Multiply::kPairs], high[Multiply::kPairs];
+
+  __device__ void clear() {
+#pragma unroll
+    for (int j = 0; j < Multiply::kPairs; ++j) low[j] = high[j] = 0.0f;
+  }
+  __device__ void store(float* slot, int lane) const {
+#pragma unroll
+    for (int j = 0; j < Multiply::kPairs; ++j) {
+      slot[2 * j * 32 + lane] = low[j];
+      slot[(2 * j + 1) * 32 + lane] = high[j];
+    }
+  }
+  __device__ void add(const float* slot, int lane) {
+#pragma unroll
+    for (int j = 0; j < Multiply::kPairs; ++j) {
+      low[j] += slot[2 * j * 32 + lane];
+      high[j] += slot[(2 * j + 1) * 32 + lane];
+    }
+  }
+};
+
+template <class Multiply, Epilogue kKind>
+class LinearBlock {
+ public:
+  __device__ LinearBlock(const LinearTask& task, const LinearWorkspace& workspace, const float* scales, float* slots)
+      : task_(task), workspace_(workspace), scales_(scales), slots_(slots) {
+    tiles_ = 0;
+    for (int i = 0; i < task.segment_count; ++i) tiles_ += task.segments[i].tiles;
+    steps_ = (task.k + kStepWidth - 1) / kStepWidth;
+    block_ = share({0, total()}, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
+    range_ = warp_share(warp());
+  }
+
+  __device__ Range range() const { return range_; }
+  __device__ int steps_per_tile() const { return steps_; }
+
+  // A warp's sums of a tile are as far as its range goes: write the outputs, or leave the sums for the others.
+  __device__ void leave_tile(int tile, const Sums<Multiply>& sums) {
+    if (range_.begin <= tile * steps_ && (tile + 1) * steps_ <= range_.end)
+      write(tile, sums);
+    else
+      sums.store(slot(warp(), range_.begin > tile * steps_ ? 0 : 1), lane());
+  }
+
+  // After a barrier: the tiles that several warps share. The first of them adds up.
+  __device__ void combine() {
+    if (range_.empty()) return;
+    const int first = range_.begin / steps_, last = (range_.end - 1) / steps_;
+    const bool begins_block = range_.begin == block_.begin && range_.begin % steps_ != 0;
+    if (begins_block) combine_tile(first);
+    if (range_.end % steps_ != 0 && !(begins_block && last == first) && range_.begin <= last * steps_)
+      combine_tile(last);
+  }
+
+ private:
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
+
+  __device__ int total() const { return tiles_ * steps_; }
+  __device__ Range warp_share(int w) const { return share(block_, w, kLinearWarps); }
+  // A warp leaves at most two tiles unfinished: the one it begins within, and the one it ends within.
+  __device__ float* slot(int w, int which) const { return slots_ + (w * 2 + which) * LinearShape<Multiply>::kSlot; }
+
+  __device__ void combine_tile(int tile) {
+    const int begin = tile * steps_, end = begin + steps_;
+    Sums<Multiply> sums;
+    sums.clear();
+    for (int w = warp(); w < kLinearWarps; ++w) {
+      const Range theirs = warp_share(w);
+      if (theirs.empty()) continue;
+      if (theirs.begin >= end) break;
+      sums.add(slot(w, theirs.begin > begin ? 0 : 1), lane());
+    }
+    if (block_.begin <= begin && end <= block_.end)
+      write(tile, sums);
+    else
+      meet(tile, sums);
+  }
+
+  // The last block to bring its part of a tile adds all parts, in the order of k.
+  __device__ void meet(int tile, Sums<Multiply>& sums) {
+    const int begin = tile * steps_, blocks = static_cast<int>(gridDim.x);
+    const int first = share_of(begin, total(), blocks), last = share_of(begin + steps_ - 1, total(), blocks);
+    sums.store(partial(static_cast<int>(blockIdx.x), begin), lane());
+    __syncwarp();
+    std::uint32_t arrived = 0;
+    if (lane() == 0) arrived = ptx::add_acq_rel(workspace_.tickets + tile, 1u);
+    arrived = __shfl_sync(0xffffffffu, arrived, 0);
+    if (static_cast<int>(arrived) != last - first) return;
+    __syncwarp();
+    sums.clear();
+    for (int b = first; b <= last; ++b) sums.add(partial(b, begin), lane());
+    write(tile, sums);
+    if (lane() == 0) workspace_.tickets[tile] = 0;  // for the next launch
+  }
+
+  __device__ float* partial(int block, int tile_begin) const {
+    const int which = share({0, total()}, block, static_cast<int>(gridDim.x)).begin > tile_begin ? 0 : 1;
+    return workspace_.partials + (static_cast<std::int64_t>(block) * 2 + which) * LinearShape<Multiply>::kSlot;
+  }
+
+  __device__ void write(int tile, const Sums<Multiply>& sums) const {
+    const Tile place = find_tile(task_, tile);
+    const RowPair n = row_pair(task_, place, lane() / 4);
+    const Finish<kKind, typename Multiply::Activation> finish{task_, place};
+#pragma unroll
+    for (int j = 0; j < Multiply::kPairs; ++j) {
+      const int r = Multiply::row(j, lane());
+      float squares = 0.0f;
+      if (r < task_.rows) squares = finish(n, r, sums.low[j] * scales_[r], sums.high[j] * scales_[r]);
+      if constexpr (kKind == Epilogue::kResidual) {
+        for (int step = 4; step < 32; step *= 2) squares += __shfl_xor_sync(0xffffffffu, squares, step);
+        if (lane() < 4 && r < task_.rows) task_.squares[static_cast<std::int64_t>(r) * tiles_ + tile] = squares;
+      }
+    }
+  }
+
+  const LinearTask& task_;
+  const LinearWorkspace& workspace_;
+  const float* scales_;  // of the rows of x
+  float* slots_;
+  int tiles_, steps_;
+  Range block_, range_;
+};
+
+// 1 / rms of every row, or 1.
+__device__ __forceinline__ void row_scales(const LinearTask& task, float* scales) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  for (int r = warp; r < task.rows; r += kLinearWarps) {
+    float scale = 1.0f;
+    if (task.norm.squares) {
+      float sum = 0.0f;
+      for (int i = lane; i < task.norm.parts; i += 32) sum += task.norm.squares[r * task.norm.parts + i];
+      scale = rsqrtf(warp_sum(sum) / static_cast<float>(task.norm.width) + task.norm.eps);
+    }
+    if (lane == 0) scales[r] = scale;
+  }
+}
+
+template <class Multiply, Epilogue kKind>
+__global__ void __launch_bounds__(kLinearWarps * 32)
+    linear_kernel(const __grid_constant__ LinearTask task, const __grid_constant__ LinearWorkspace workspace) {
+  using Weight = typename Multiply::Weight;
+  using Shape = LinearShape<Multiply>;
+  using Stream = WeightStream<Weight, Shape::kStages>;
+  NSRT_DYNAMIC_SHARED(memory);
+  SharedCarver carver(memory);
+  auto* ring = carver.take<Weight>(Shape::ring_numbers());
+  auto* slots = carver.take<float>(Shape::slot_floats());
+  auto* scales = carver.take<float>(Multiply::kRows);
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+
+  LinearBlock<Multiply, kKind> block(task, workspace, scales, slots);
+  const Range range = block.range();
+  Stream stream(task, block.steps_per_tile(), range, lane, ring + warp * Stream::kNumbers);
+  for (int i = 0; i < Shape::kStages; ++i) stream.fetch();
+
+  ptx::pdl_wait();
+  ptx::pdl_launch_dependents();
+  row_scales(task, scales);
+  __syncthreads();
+
+  const auto* x = static_cast<const typename Multiply::Activation*>(task.x);
+  const auto load = [&](int step) {
+    return Multiply::load(x, task.rows, task.k, step % block.steps_per_tile() * kStepWidth + lane % 4 * 8, lane);
+  };
+  Multiply multiply;
+  multiply.clear();
+  typename Multiply::Operand operand = load(range.begin);
+  for (int step = range.begin; step < range.end; ++step) {
+    const typename Multiply::Operand next = step + 1 < range.end ? load(step + 1) : operand;
+    Stream::wait();
+    multiply.add(stream.low(step), stream.high(step), operand);
+    stream.fetch();
+    operand = next;
+    if ((step + 1) % block.steps_per_tile() == 0 || step + 1 == range.end) {
+      Sums<Multiply> sums;
+      multiply.finish(sums.low, sums.high, lane);
+      block.leave_tile(step / block.steps_per_tile(), sums);
+      multiply.clear();
+    }
+  }
+  __syncthreads();
+  block.combine();
+}
+
+}  // namespace nsrt::cuda

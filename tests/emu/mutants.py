@@ -1,0 +1,174 @@
+"""Breaks the kernels on purpose, one fault at a time: every one must fail its test in race mode.
+
+usage: mutants.py FOLDER, where copies and builds go; kept, a second run is faster.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+OPS = "csrc/cuda/ops"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is wrong, in which op, and how to make it so: `old`, which occurs once in the file, becomes `new`."""
+
+    fault: str
+    op: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant(
+        "no barrier between the warps' sums and their addition",
+        "linear",
+        f"{OPS}/linear/linear.cuh",
+        "  __syncthreads();\n  block.combine();",
+        "  block.combine();",
+    ),
+    Mutant(
+        "no barrier after the rows' scales",
+        "linear",
+        f"{OPS}/linear/linear.cuh",
+        "  row_scales(task, scales);\n  __syncthreads();",
+        "  row_scales(task, scales);",
+    ),
+    Mutant(
+        "a relaxed ticket",
+        "linear",
+        f"{OPS}/linear/linear.cuh",
+        "arrived = ptx::add_acq_rel(workspace_.tickets + tile, 1u)",
+        "arrived = atomicAdd(workspace_.tickets + tile, 1u)",
+    ),
+    Mutant(
+        "a block before the last one adds up",
+        "linear",
+        f"{OPS}/linear/linear.cuh",
+        "if (static_cast<int>(arrived) != last - first) return;",
+        "if (static_cast<int>(arrived) != last - first - 1) return;",
+    ),
+    Mutant(
+        "a share that begins one step late",
+        "linear",
+        f"{OPS}/linear/tiles.cuh",
+        "return {all.begin + static_cast<int>(size * index / count)",
+        "return {all.begin + (index > 0) + static_cast<int>(size * index / count)",
+    ),
+    Mutant(
+        "weights that are read before they have arrived",
+        "linear",
+        f"{OPS}/linear/stream.cuh",
+        "ptx::cp_async_wait<kStages - 1>()",
+        "ptx::cp_async_wait<kStages>()",
+    ),
+    Mutant(
+        "no barrier between the warps' parts and their combination",
+        "attn_decode",
+        f"{OPS}/attn_decode/attn_decode.cuh",
+        "  policy.store(mine.max, mine.sum, mine.out, heads);\n  __syncthreads();",
+        "  policy.store(mine.max, mine.sum, mine.out, heads);",
+    ),
+    Mutant(
+        "a ticket taken before all threads have written",
+        "attn_decode",
+        f"{OPS}/attn_decode/attn_decode.cuh",
+        "  __syncthreads();\n  if (threadIdx.x == 0) {",
+        "  if (threadIdx.x == 0) {",
+    ),
+    Mutant(
+        "a split that ends one position early",
+        "attn_decode",
+        f"{OPS}/attn_decode/attn_decode.cuh",
+        "end = place.position + 1;",
+        "end = place.position;",
+    ),
+    Mutant(
+        "one buffer for all exchanges",
+        "fm_head",
+        f"{OPS}/fm_head/fm_head.cuh",
+        "    inner_parity_ ^= 1;\n",
+        "",
+    ),
+    Mutant(
+        "an exchange without a tag of its own",
+        "fm_head",
+        f"{OPS}/fm_head/fm_head.cuh",
+        "    residual_.grow(words, tag_, begins);\n    ++tag_;",
+        "    residual_.grow(words, tag_, begins);",
+    ),
+    Mutant(
+        "no barrier before rows are normalized",
+        "fm_head",
+        f"{OPS}/fm_head/fm_head.cuh",
+        "    ++tag_;\n    __syncthreads();\n    residual_.modulate(",
+        "    ++tag_;\n    residual_.modulate(",
+    ),
+    Mutant(
+        "resident weights that nobody waits for",
+        "fm_head",
+        f"{OPS}/fm_head/fm_head.cuh",
+        "    ptx::cp_async_wait<0>();\n",
+        "",
+    ),
+)
+
+
+class Build:
+    """A build of the ops' race tests from a copy of csrc/, to be broken and mended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.sources, self.folder = folder / "csrc", folder / "build"
+        shutil.copytree(ROOT / "csrc", self.sources, dirs_exist_ok=True)
+        self._run("cmake", "-S", str(ROOT / "tests/emu"), "-B", str(self.folder), f"-DNSRT_CSRC={self.sources}")
+
+    def test_passes(self, op: str) -> bool:
+        """Builds the op's test and runs it."""
+        target = f"emu_race_op_{op}"
+        self._run("cmake", "--build", str(self.folder), "--target", target)
+        return subprocess.run([self.folder / "ops" / target], capture_output=True, check=False).returncode == 0
+
+    def catches(self, mutant: Mutant) -> bool:
+        """Whether the op's test fails with the fault in place."""
+        path = self.sources.parent / mutant.file
+        whole = path.read_text()
+        if whole.count(mutant.old) != 1:
+            raise SystemExit(
+                f"{mutant.fault}: {mutant.file} has {whole.count(mutant.old)} times {mutant.old!r}, not once"
+            )
+        path.write_text(whole.replace(mutant.old, mutant.new))
+        try:
+            return not self.test_passes(mutant.op)
+        finally:
+            path.write_text(whole)
+
+    @staticmethod
+    def _run(*command: str) -> None:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"{' '.join(command)}:\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
+
+
+def main() -> None:
+    """Prints every mutant; exits with 1 where one is not caught."""
+    build = Build(Path(sys.argv[1]).resolve())
+    for op in dict.fromkeys(mutant.op for mutant in MUTANTS):
+        if not build.test_passes(op):
+            raise SystemExit(f"{op} fails as it is: mutants say nothing")
+    missed = 0
+    for mutant in MUTANTS:
+        caught = build.catches(mutant)
+        missed += not caught
+        print(f"{'caught' if caught else 'MISSED'}: {mutant.op}: {mutant.fault}", flush=True)
+    raise SystemExit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
