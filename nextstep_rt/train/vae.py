@@ -161,7 +161,7 @@ class VaeTask:
         # pass that loses the gradient on its way through the decoder.
         self.is_compiled = compile_modules(self.model, ResnetBlock)
 
-    def _perturbed(self, images: Tensor, noise: Tensor) -> Tensor:
+    def _reconstruct(self, images: Tensor, noise: Tensor) -> Tensor:
         decoded: Tensor = self.model.decoder(self.model.moments(images)[0] + noise)
         return decoded
 
@@ -179,7 +179,7 @@ class VaeTask:
         latent = side // s.config().down_factor
         noise = amplitude * torch.randn(batch, s.z_channels, latent, latent, generator=generator)
         with torch.autocast(self.device.type, torch.bfloat16):
-            output = self._perturbed(images, noise.to(self.device)).float()
+            output = self._reconstruct(images, noise.to(self.device)).float()
         l1, mse = (output - images).abs().mean(), (output - images).square().mean()
         edge = sum((a - b).abs().mean() for a, b in zip(edges(output), edges(images), strict=True))
         loss = l1 + s.edge_weight * edge + s.mse_weight * mse

@@ -173,7 +173,7 @@ def test_a_result_says_what_makes_it_again(tmp_path: Path) -> None:
     assert result["date"] == "2026-01-02T03:04:05+00:00"
     assert result["weights_sha256"] == {"m.safetensors": "ab" * 32}
     assert result["settings"]["drawing"]["seeds"] == [0, 1]
-    assert [phase["steps"] for phase in result["settings"]["vae"]["phases"]] == [900, 150]
+    assert [phase["steps"] for phase in result["settings"]["vae"]["phases"]] == [500, 250]
     assert set(result["points"]["gamma-1"]["psnr"]) == {"value", "low", "high"}
 
 
