@@ -19,7 +19,7 @@ check: $(VENV)/.developed
 
 format: $(VENV)/.developed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
-	git ls-files '*.h' '*.cc' | xargs $(BIN)/clang-format -i
+	git ls-files '*.h' '*.cc' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
 
 clean:
 	rm -rf build dist demo.png $(VENV)
