@@ -1,6 +1,6 @@
 """Breaks the kernels on purpose, one fault at a time: every one must fail its test in race mode.
 
-usage: mutants.py FOLDER, where copies and builds go; kept, a second run is faster.
+usage: mutants.py FOLDER [OP...]. Copies and builds go to FOLDER; kept, a second run is faster.
 """
 
 from __future__ import annotations
@@ -91,18 +91,18 @@ MUTANTS = (
         "end = place.position;",
     ),
     Mutant(
-        "one buffer for all exchanges",
+        "one buffer for a residual stream that a block may still be reading",
         "fm_head",
         f"{OPS}/fm_head/fm_head.cuh",
-        "    inner_parity_ ^= 1;\n",
+        "    hidden_parity_ ^= 1;\n",
         "",
     ),
     Mutant(
-        "an exchange without a tag of its own",
+        "words that are taken whatever their tag",
         "fm_head",
-        f"{OPS}/fm_head/fm_head.cuh",
-        "    residual_.grow(words, tag_, begins);\n    ++tag_;",
-        "    residual_.grow(words, tag_, begins);",
+        f"{OPS}/fm_head/exchange.cuh",
+        "static_cast<std::uint32_t>(pairs[i].x >> 32) == tag &&",
+        "static_cast<std::uint32_t>(pairs[i].x >> 32) != 0 &&",
     ),
     Mutant(
         "no barrier before rows are normalized",
@@ -159,11 +159,12 @@ class Build:
 def main() -> None:
     """Prints every mutant; exits with 1 where one is not caught."""
     build = Build(Path(sys.argv[1]).resolve())
-    for op in dict.fromkeys(mutant.op for mutant in MUTANTS):
+    chosen = [mutant for mutant in MUTANTS if mutant.op in (sys.argv[2:] or mutant.op)]
+    for op in dict.fromkeys(mutant.op for mutant in chosen):
         if not build.test_passes(op):
             raise SystemExit(f"{op} fails as it is: mutants say nothing")
     missed = 0
-    for mutant in MUTANTS:
+    for mutant in chosen:
         caught = build.catches(mutant)
         missed += not caught
         print(f"{'caught' if caught else 'MISSED'}: {mutant.op}: {mutant.fault}", flush=True)

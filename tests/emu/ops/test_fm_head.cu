@@ -13,7 +13,6 @@ using Doubles = std::vector<double>;
 
 namespace {
 
-constexpr int kSmCount = 4;
 constexpr DType kHalf = DType::kBFloat16, kFull = DType::kFloat32;
 
 struct Setup {
@@ -21,6 +20,7 @@ struct Setup {
   int branches = 2, images = 1;
   bool renorm = false, normalize = true;
   int shared_limit = 60 * 1024;
+  int blocks = 4;
   int d = 40, d_mlp = 48, d_tok = 8, layers = 2, d_model = 24;
 
   int rows() const { return branches * images; }
@@ -241,8 +241,9 @@ void test(const Setup& s, std::mt19937& random) {
                   .steps = device_steps.get(),
                   .step_count = static_cast<std::int32_t>(kSteps.size()),
                   .inputs = reinterpret_cast<const FmInputs*>(device_inputs.get())};
+  emu::control::set_sm_count(s.blocks);
   const FmLaunch launch{
-      .weights = s.weights, .activations = s.activations, .sm_count = kSmCount, .shared_limit = s.shared_limit};
+      .weights = s.weights, .activations = s.activations, .sm_count = s.blocks, .shared_limit = s.shared_limit};
   const int grid = fm_grid(task, launch);
   const kit::Array<std::uint64_t> words(fm_workspace_words(task), 0u);
   const std::string name = std::string("fm_head ") + (s.weights == kHalf ? "bf16" : "f32") +
@@ -273,12 +274,12 @@ void test(const Setup& s, std::mt19937& random) {
 }  // namespace
 
 int main() {
-  emu::control::set_sm_count(kSmCount);
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
     emu::control::set_seed(seed);
     std::mt19937 random(static_cast<unsigned>(seed + 1));
     try {
       test({}, random);
+      test({.blocks = 11}, random);  // more than there are rows of velocity
       test({.branches = 3, .images = 2, .renorm = true, .shared_limit = 20 * 1024}, random);
       test({.activations = kFull, .branches = 1, .images = 3, .normalize = false}, random);
       test({.weights = kFull, .activations = kFull, .branches = 2, .images = 1, .d = 264, .d_mlp = 16}, random);

@@ -1,9 +1,11 @@
 // Blocks hand each other numbers in 8-byte words that hold a payload and the exchange's tag. A word is read and written
 // whole, so a reader that sees the tag has the payload: one trip through L2, and no barrier.
 //
-// Every exchange is all to all, and two buffers in turn are enough: who writes exchange e + 2 has seen exchange e + 1
-// of every block, which each of them sent after it had read all of e. That needs every block to send something in the
-// exchanges between, and so as many rows as there are blocks.
+// An exchange's buffer may be written again once every block has read it, and a block has read all of an exchange
+// before it sends anything of the next. So where all blocks take part in every exchange (each has rows of d and of
+// d_mlp), one buffer for each kind is enough, since kinds alternate. But only d_tok rows of velocity are sent: a block
+// that sends none may still be reading the residual stream when input_proj already sends the next one. That kind has
+// two buffers in turn.
 #pragma once
 
 #include "cuda/device/pack.cuh"

@@ -93,7 +93,7 @@ FmStep device_step(const SolverStep& s) {
 
 std::size_t fm_workspace_words(const FmHeadTask& t) {
   const auto rows = static_cast<std::size_t>(rows_of(t));
-  return 2 * rows * static_cast<std::size_t>(t.d + t.d_mlp + t.d_tok);
+  return rows * static_cast<std::size_t>(2 * t.d + t.d_mlp + t.d_tok);
 }
 
 int fm_grid(const FmHeadTask& t, const FmLaunch& launch) { return std::min({launch.sm_count, t.d, t.d_mlp}); }

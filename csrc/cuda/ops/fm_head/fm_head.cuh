@@ -29,11 +29,9 @@ class FmKernel {
         residual_{shared.hidden, shared.partials, rows_, task.d},
         solver_{task, shared.velocity, shared.x, shared.kept_x, shared.kept_v} {
     std::uint64_t* words = workspace.words;
-    for (int parity = 0; parity < 2; ++parity) {
-      hidden_words_[parity] = words, words += planes_of<A>(rows_) * task.d;
-      inner_words_[parity] = words, words += planes_of<A>(rows_) * task.d_mlp;
-      velocity_words_[parity] = words, words += rows_ * task.d_tok;
-    }
+    for (int parity = 0; parity < 2; ++parity, words += planes_of<A>(rows_) * task.d) hidden_words_[parity] = words;
+    inner_words_ = words;
+    velocity_words_ = words + planes_of<A>(rows_) * task.d_mlp;
     tag_ = *task.launches * static_cast<std::uint32_t>(task.step_count * (2 + 2 * task.layers)) + 1;
     kept_policy_ = placement.cached > 0 ? ptx::policy_evict_last(1.0f) : 0;
     passing_policy_ = placement.cached > 0 ? ptx::policy_evict_first() : 0;
@@ -113,7 +111,6 @@ class FmKernel {
     normalize(t_.layers == 0, modulation, nullptr, nullptr);
     send_velocity(output, first);
     receive_velocity();
-    parity_ ^= 1;
   }
 
   // A row's number from every lane's copy of the sums: lane p sends plane p.
@@ -162,7 +159,7 @@ class FmKernel {
   }
 
   __device__ void send_inner(const WeightRows<W>& rows, const FirstRow<W>& first) {
-    std::uint64_t* words = inner_words_[inner_parity_];
+    std::uint64_t* words = inner_words_;
     multiply_rows<kRows>(rows, first, shared_.operand, rows_, warp(), lane(), [&](int n, float (&sums)[kRows]) {
       const float bias = rows.bias[n];
       send(words, t_.d_mlp, n, sums, [&](int, float v) { return silu(v + bias); });
@@ -179,7 +176,7 @@ class FmKernel {
   }
 
   __device__ void send_velocity(const WeightRows<W>& rows, const FirstRow<W>& first) {
-    std::uint64_t* words = velocity_words_[parity_];
+    std::uint64_t* words = velocity_words_;
     multiply_rows<kRows>(rows, first, shared_.operand, rows_, warp(), lane(), [&](int n, float (&sums)[kRows]) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
@@ -192,8 +189,7 @@ class FmKernel {
   // ---- receiving; each ends with a barrier, after which all threads may read what came
 
   __device__ void receive_inner() {
-    const std::uint64_t* words = inner_words_[inner_parity_];
-    inner_parity_ ^= 1;
+    const std::uint64_t* words = inner_words_;
     const Units<A> units(rows_, t_.d_mlp);
     for (int u = static_cast<int>(threadIdx.x); u < units.count(); u += kFmThreads) {
       if (!units.real(u)) continue;
@@ -212,7 +208,7 @@ class FmKernel {
   }
 
   __device__ void receive_velocity() {
-    const std::uint64_t* words = velocity_words_[parity_];
+    const std::uint64_t* words = velocity_words_;
     for (int i = 2 * static_cast<int>(threadIdx.x); i < rows_ * t_.d_tok; i += 2 * kFmThreads) {
       std::uint32_t payload[2];
       receive(words + i, tag_, payload);
@@ -252,10 +248,10 @@ class FmKernel {
   const int rows_, width_;
   FmResidual<A> residual_;
   FmSolver solver_;
-  std::uint64_t *hidden_words_[2], *inner_words_[2], *velocity_words_[2];
+  std::uint64_t *hidden_words_[2], *inner_words_, *velocity_words_;
   std::uint32_t tag_;
   std::uint64_t kept_policy_, passing_policy_;
-  int hidden_parity_ = 0, inner_parity_ = 0, parity_ = 0;
+  int hidden_parity_ = 0;
 };
 
 template <class W, class A, int kRows>
