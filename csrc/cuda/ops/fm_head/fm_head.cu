@@ -13,7 +13,7 @@ bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 ==
 // Takes arrays as the carver does, for their bytes alone.
 struct Sizer : SharedSize {
   template <class T>
-  T* take(std::size_t count) {
+  __host__ __device__ T* take(std::size_t count) {
     add<T>(count);
     return nullptr;
   }
