@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdint>
 #include <utility>
 
 #include "core/check.h"
@@ -11,6 +12,9 @@ namespace nsrt::cuda {
 
 // Throws Error naming what was tried; `code` is left as the runtime's last error where it is sticky.
 void check_cuda(cudaError_t code, const char* what);
+
+// At a multiple of 16 bytes, as the widest loads need it.
+inline bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
 struct LaunchShape {
   dim3 grid, block;

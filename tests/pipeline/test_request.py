@@ -123,9 +123,9 @@ def test_defaults_are_the_apis() -> None:
         )
     assert list(signature)[2:] == list(CallOptions.__annotations__)
     assert list(signature)[2:] == [
-        "negative_prompt", "positive_prompt", "image", "height", "width", "num_images_per_prompt",
-        "num_inference_steps", "guidance_scale", "image_guidance_scale", "guidance_schedule", "guidance_renorm",
-        "timestep_shift", "solver", "noise_level", "last_step_size", "normalize_tokens", "seed", "noise",
+        "negative_prompt", "positive_prompt", "num_inference_steps", "guidance_scale", "image_guidance_scale",
+        "guidance_schedule", "guidance_renorm", "timestep_shift", "solver", "noise_level", "last_step_size",
+        "normalize_tokens", "image", "height", "width", "num_images_per_prompt", "seed", "noise",
         "output_type", "progress", "callback",
     ]  # fmt: skip
 

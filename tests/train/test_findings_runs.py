@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kit.recipes import SMALL_GENERATOR
 
 from nextstep_rt import Pipeline
 from nextstep_rt.reference import normalize_token
 from nextstep_rt.train import generator, run
 from nextstep_rt.train.findings import gamma, head_size, statistics, training
 from nextstep_rt.train.findings.work import Drawing, Work, sha256_of, world_model
-from nextstep_rt.train.generator import Generator, GeneratorTraining
+from nextstep_rt.train.generator import Generator
 from nextstep_rt.train.latents import load_dataset
 from nextstep_rt.train.report import Report
 from nextstep_rt.train.tokenizer import write_tokenizer
@@ -27,21 +28,7 @@ from nextstep_rt.vae import VAE
 from nextstep_rt.vision import Vision
 
 TINY_VAE = VaeTraining(ch=32, ch_mult=(1, 1, 1, 1), phases=(Phase(1, 64, 1),))
-TINY = GeneratorTraining(
-    hidden_size=32,
-    intermediate_size=32,
-    num_hidden_layers=1,
-    num_attention_heads=1,
-    num_key_value_heads=1,
-    fm_head_dim=16,
-    fm_head_layers=1,
-    scenes=4,
-    edits=0,
-    edit_batch=0,
-    steps=1,
-    batch=2,
-    draws=1,
-)
+TINY = replace(SMALL_GENERATOR, fm_head_dim=16, scenes=4, edits=0, edit_batch=0, steps=1, batch=2, draws=1)
 DRAWING = Drawing(count=1, seeds=(0,), num_inference_steps=1, solver="euler")
 HELD_OUT = training.HeldOut(scenes=3)
 

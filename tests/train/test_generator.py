@@ -7,21 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from kit.recipes import SMALL_GENERATOR
 from safetensors.torch import load_file
 
 from nextstep_rt.reference import ReferenceEngine
 from nextstep_rt.train import captions, edits, world
 from nextstep_rt.train.batches import DRAW_COLUMNS, EDIT_COLUMNS, IGNORED, Sampler
-from nextstep_rt.train.generator import Generator, GeneratorTask, GeneratorTraining, save_generator, write_layout
+from nextstep_rt.train.generator import Generator, GeneratorTask, save_generator, write_layout
 from nextstep_rt.train.latents import Dataset, training_edit, training_scene
 
-SETTINGS = GeneratorTraining(
-    hidden_size=32,
+SETTINGS = replace(
+    SMALL_GENERATOR,
     intermediate_size=48,
     num_hidden_layers=2,
     num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=32,
     fm_head_dim=24,
     fm_head_layers=2,
     batch=3,

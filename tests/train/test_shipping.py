@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from kit.commands import fails, run
+from kit.recipes import SMALL_GENERATOR
 
 from nextstep_rt.config import GenerationConfig
 from nextstep_rt.errors import InvalidRequest
@@ -22,21 +23,10 @@ from nextstep_rt.train.prompts import CATEGORIES
 from nextstep_rt.train.report import Outcome, Report, Score, overall, score
 from nextstep_rt.train.vae import VaeTraining
 
-SMALL = GeneratorTraining(
-    hidden_size=32,
-    intermediate_size=32,
-    num_hidden_layers=1,
-    num_attention_heads=1,
-    num_key_value_heads=1,
-    head_dim=32,
-    fm_head_dim=32,
-    fm_head_layers=1,
-)
-
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    config, prompts = write_layout(SMALL, tmp_path_factory.mktemp("model"))
+    config, prompts = write_layout(SMALL_GENERATOR, tmp_path_factory.mktemp("model"))
     generator_ = torch.Generator().manual_seed(0)
     shapes = expected_shapes(config) | {"lm_head.weight": (config.vocab_size, config.hidden_size)}
     weights = {name: torch.randn(shape, generator=generator_) * 0.1 for name, shape in shapes.items()}

@@ -89,9 +89,9 @@ What NextStep-1 reports of its large models, asked again of tiny ones in the wor
 `{command}` makes this page: it trains and draws what is missing, and every plot, number and verdict
 follows from the results by rule.
 
-Values are followed by their 95 % intervals [low, high], by a bootstrap over prompts or held-out scenes. Two things are
-said to differ where the interval of their difference, taken prompt by prompt or scene by scene, leaves out zero. Each
-interval is 95 % by itself: of twenty comparisons of equals, one is expected to differ. Models that are compared were
-trained once each, so how two trainings of one recipe differ by chance is in no interval. ShapeEval is the share of
-pictures that show what held-out prompts ask for, averaged over six categories.
+Values are followed by their 95 % intervals [low, high], by a bootstrap over scenes (of statistics along the sequence,
+over prompts). Two things are said to differ where the interval of their difference, taken prompt by prompt or scene by
+scene, leaves out zero. Each interval is 95 % by itself: of twenty comparisons of equals, one is expected to differ.
+Models that are compared were trained once each, so how two trainings of one recipe differ by chance is in no interval.
+ShapeEval is the share of pictures that show what held-out prompts ask for, averaged over six categories.
 """

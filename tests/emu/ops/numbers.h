@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/bf16.h"
+#include "core/check.h"
 #include "nextstep_rt/tensor.h"
 #include "self/kit.h"
 
@@ -112,6 +113,26 @@ inline double tolerance(DType output, std::size_t length) {
   return sums + (output == DType::kBFloat16 ? 1.0 / 256 : 1e-6);
 }
 
+inline std::size_t count(int a, int b, int c = 1) {
+  return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c);
+}
+
 inline double silu(double x) { return x / (1 + std::exp(-x)); }
+
+// Calls test(random) under the first seeds, each with inputs of its own; an Error is a failure, not the end.
+template <class Test>
+int under_seeds(Test&& test) {
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    emu::control::set_seed(seed);
+    std::mt19937 random(static_cast<unsigned>(seed + 1));
+    try {
+      test(random);
+    } catch (const nsrt::Error& error) {
+      expect(false, std::string(error.what()) + "\n" + emu::control::last_failure());
+      emu::control::reset();
+    }
+  }
+  return result();
+}
 
 }  // namespace kit

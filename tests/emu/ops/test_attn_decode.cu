@@ -1,11 +1,11 @@
 // attn_decode() against softmax in double: tensor cores and multiply-and-add, one split and many, rows that begin and
 // end anywhere, several rows of one sequence.
-#include "core/check.h"
 #include "cuda/ops/attn_decode/attn_decode.h"
 #include "numbers.h"
 
 using namespace nsrt;
 using namespace nsrt::cuda;
+using kit::count;
 using kit::Numbers;
 
 namespace {
@@ -19,10 +19,6 @@ constexpr int kSequences = 2, kCapacity = 70;
 // Sequence, position and first position of each row.
 const std::vector<RowPlace> kPlaces = {{0, 0}, {1, 69}, {0, 31}, {0, 32}, {1, 40}};
 const std::vector<std::int32_t> kStarts = {0, 0, 5, 0, 38};
-
-std::size_t count(int a, int b, int c = 1) {
-  return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c);
-}
 
 std::vector<double> expected(const Setup& s, const Numbers& q, const Numbers& k, const Numbers& v) {
   std::vector<double> y;
@@ -93,20 +89,12 @@ void test(const Setup& s, std::mt19937& random) {
 }  // namespace
 
 int main() {
-  for (std::uint64_t seed = 0; seed < 4; ++seed) {
-    emu::control::set_seed(seed);
-    std::mt19937 random(static_cast<unsigned>(seed + 1));
-    try {
-      test({.h_q = 5, .h_kv = 1, .d = 128, .splits = 4}, random);
-      test({.h_q = 4, .h_kv = 2, .d = 64, .splits = 1}, random);
-      test({.h_q = 20, .h_kv = 1, .d = 64, .splits = 7}, random);  // more query heads than a block takes
-      test({.h_q = 2, .h_kv = 2, .d = 40, .splits = 3}, random);
-      test({.dtype = DType::kFloat32, .h_q = 6, .h_kv = 1, .d = 64, .splits = 2}, random);
-      test({.dtype = DType::kFloat32, .h_q = 1, .h_kv = 1, .d = 256, .splits = 1}, random);
-    } catch (const Error& error) {
-      kit::expect(false, std::string(error.what()) + "\n" + emu::control::last_failure());
-      emu::control::reset();
-    }
-  }
-  return kit::result();
+  return kit::under_seeds([](std::mt19937& random) {
+    test({.h_q = 5, .h_kv = 1, .d = 128, .splits = 4}, random);
+    test({.h_q = 4, .h_kv = 2, .d = 64, .splits = 1}, random);
+    test({.h_q = 20, .h_kv = 1, .d = 64, .splits = 7}, random);  // more query heads than a block takes
+    test({.h_q = 2, .h_kv = 2, .d = 40, .splits = 3}, random);
+    test({.dtype = DType::kFloat32, .h_q = 6, .h_kv = 1, .d = 64, .splits = 2}, random);
+    test({.dtype = DType::kFloat32, .h_q = 1, .h_kv = 1, .d = 256, .splits = 1}, random);
+  });
 }

@@ -1,11 +1,11 @@
 // fm_head() against the flow-matching loop in double: dtypes, rows and branches, solvers, what lies in shared memory.
-#include "core/check.h"
 #include "core/solver.h"
 #include "cuda/ops/fm_head/fm_head.h"
 #include "numbers.h"
 
 using namespace nsrt;
 using namespace nsrt::cuda;
+using kit::count;
 using kit::Numbers;
 using kit::Output;
 using Kind = SolverStep::Kind;
@@ -35,10 +35,6 @@ const std::vector<SolverStep> kSteps = {
 };
 constexpr int kTimes = 4;
 constexpr float kGuidance = 2.5f, kImageGuidance = 1.5f;
-
-std::size_t count(int a, int b, int c = 1) {
-  return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c);
-}
 
 struct Product {
   Numbers w, bias;
@@ -274,19 +270,11 @@ void test(const Setup& s, std::mt19937& random) {
 }  // namespace
 
 int main() {
-  for (std::uint64_t seed = 0; seed < 4; ++seed) {
-    emu::control::set_seed(seed);
-    std::mt19937 random(static_cast<unsigned>(seed + 1));
-    try {
-      test({}, random);
-      test({.blocks = 11}, random);  // more than there are rows of velocity
-      test({.branches = 3, .images = 2, .renorm = true, .shared_limit = 20 * 1024}, random);
-      test({.activations = kFull, .branches = 1, .images = 3, .normalize = false}, random);
-      test({.weights = kFull, .activations = kFull, .branches = 2, .images = 1, .d = 264, .d_mlp = 16}, random);
-    } catch (const Error& error) {
-      kit::expect(false, std::string(error.what()) + "\n" + emu::control::last_failure());
-      emu::control::reset();
-    }
-  }
-  return kit::result();
+  return kit::under_seeds([](std::mt19937& random) {
+    test({}, random);
+    test({.blocks = 11}, random);  // more than there are rows of velocity
+    test({.branches = 3, .images = 2, .renorm = true, .shared_limit = 20 * 1024}, random);
+    test({.activations = kFull, .branches = 1, .images = 3, .normalize = false}, random);
+    test({.weights = kFull, .activations = kFull, .branches = 2, .images = 1, .d = 264, .d_mlp = 16}, random);
+  });
 }

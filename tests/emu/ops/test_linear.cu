@@ -1,10 +1,10 @@
 // Every epilogue, path and kind of tile of linear() against sums in double.
-#include "core/check.h"
 #include "cuda/ops/linear/linear.h"
 #include "numbers.h"
 
 using namespace nsrt;
 using namespace nsrt::cuda;
+using kit::count;
 using kit::Numbers;
 using kit::Output;
 
@@ -46,8 +46,6 @@ std::vector<double> product(const Numbers& x, const Numbers& w, int rows, int n,
             x[static_cast<std::size_t>(r * k + j)] * w[static_cast<std::size_t>(i * k + j)];
   return y;
 }
-
-std::size_t count(int a, int b) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); }
 
 void test_store(const Setup& s, std::mt19937& random) {
   const Numbers x(random, count(s.rows, s.k), s.activations), w(random, count(s.n, s.k), s.weights, 0.1);
@@ -251,23 +249,14 @@ void test_all(const Setup& s, std::mt19937& random) {
 
 int main() {
   emu::control::set_sm_count(kSmCount);
-  for (std::uint64_t seed = 0; seed < 4; ++seed) {
-    emu::control::set_seed(seed);
-    std::mt19937 random(static_cast<unsigned>(seed + 1));
-    try {
-      // Wide and narrow; more rows than a block of 8, none of it a multiple of a tile.
-      test_all({.rows = 2, .n = 72, .k = 264}, random);
-      test_all({.rows = 11, .n = 24, .k = 40}, random);
-      test_store({.rows = 33, .n = 24, .k = 520}, random);
-      test_store({.rows = 1, .n = 16, .k = 2048}, random);  // one tile for all blocks
-      test_all({.path = LinearPath::kFma, .rows = 3, .n = 40, .k = 136}, random);
-      test_all({.activations = kFull, .path = LinearPath::kFma, .rows = 2, .n = 40, .k = 136}, random);
-      test_all({.weights = kFull, .activations = kFull, .path = LinearPath::kFma, .rows = 6, .n = 24, .k = 264},
-               random);
-    } catch (const Error& error) {
-      kit::expect(false, std::string(error.what()) + "\n" + emu::control::last_failure());
-      emu::control::reset();
-    }
-  }
-  return kit::result();
+  return kit::under_seeds([](std::mt19937& random) {
+    // Wide and narrow; more rows than a block of 8, none of it a multiple of a tile.
+    test_all({.rows = 2, .n = 72, .k = 264}, random);
+    test_all({.rows = 11, .n = 24, .k = 40}, random);
+    test_store({.rows = 33, .n = 24, .k = 520}, random);
+    test_store({.rows = 1, .n = 16, .k = 2048}, random);  // one tile for all blocks
+    test_all({.path = LinearPath::kFma, .rows = 3, .n = 40, .k = 136}, random);
+    test_all({.activations = kFull, .path = LinearPath::kFma, .rows = 2, .n = 40, .k = 136}, random);
+    test_all({.weights = kFull, .activations = kFull, .path = LinearPath::kFma, .rows = 6, .n = 24, .k = 264}, random);
+  });
 }

@@ -11,8 +11,6 @@ namespace {
 constexpr std::int32_t kMaxSplits = 64;
 constexpr std::int64_t kLeastPositions = 32;  // of a split: less would be all latency
 
-bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
-
 std::int32_t head_blocks(std::int32_t group, int heads) { return (group + heads - 1) / heads; }
 
 void check_task(const AttnDecodeTask& t) {

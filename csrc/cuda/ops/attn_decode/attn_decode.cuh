@@ -30,7 +30,7 @@ struct AttnPart {
 template <class F>
 __device__ __forceinline__ void combine_parts(float* memory, int count, int heads, int d_head, int stride_heads,
                                               F&& f) {
-  for (int i = static_cast<int>(threadIdx.x); i < heads * d_head; i += static_cast<int>(blockDim.x)) {
+  for (int i = thread_index(); i < heads * d_head; i += static_cast<int>(blockDim.x)) {
     const int head = i / d_head;
     float largest = -INFINITY;
     for (int p = 0; p < count; ++p) largest = fmaxf(largest, AttnPart::at(memory, p, stride_heads, d_head).max[head]);
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kAttnWarps * 32)
 
   // This split's positions, in whole blocks.
   const int blocks = (end - begin + Policy::kBlock - 1) / Policy::kBlock, splits = static_cast<int>(gridDim.x);
-  const int split = static_cast<int>(blockIdx.x), warp = static_cast<int>(threadIdx.x) / 32;
+  const int split = static_cast<int>(blockIdx.x), warp = warp_index();
   const int first_block = static_cast<int>(std::int64_t{blocks} * split / splits);
   const int last_block = static_cast<int>(std::int64_t{blocks} * (split + 1) / splits);
 

@@ -3,6 +3,7 @@
 
 #include "cuda/device/pack.cuh"
 #include "cuda/device/reduce.cuh"
+#include "cuda/device/thread.cuh"
 
 namespace nsrt::cuda {
 
@@ -13,8 +14,7 @@ class GenericAttention {
   static constexpr int kHeads = 4;
   static constexpr int kBlock = 4;  // positions
 
-  __device__ GenericAttention(const T* q, int heads, int d_head)
-      : lane_(static_cast<int>(threadIdx.x) % 32), d_head_(d_head), heads_(heads) {
+  __device__ GenericAttention(const T* q, int heads, int d_head) : lane_(lane_index()), d_head_(d_head), heads_(heads) {
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
 #pragma unroll

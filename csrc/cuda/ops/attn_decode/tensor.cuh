@@ -5,6 +5,7 @@
 
 #include "cuda/device/pack.cuh"
 #include "cuda/device/ptx.cuh"
+#include "cuda/device/thread.cuh"
 
 namespace nsrt::cuda {
 
@@ -18,7 +19,7 @@ class TensorAttention {
   static constexpr int kBlock = 16;  // positions
 
   // q [heads, kDims] of this KV head.
-  __device__ TensorAttention(const bf16* q, int heads, int) : lane_(static_cast<int>(threadIdx.x) % 32) {
+  __device__ TensorAttention(const bf16* q, int heads, int) : lane_(lane_index()) {
     const int g = lane_ / 4, t = lane_ % 4;
 #pragma unroll
     for (int c = 0; c < kDims / 32; ++c) {

@@ -8,8 +8,6 @@
 namespace nsrt::cuda {
 namespace {
 
-bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
-
 // Takes arrays as the carver does, for their bytes alone.
 struct Sizer : SharedSize {
   template <class T>

@@ -50,9 +50,6 @@ class FmKernel {
   }
 
  private:
-  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
-
   // ---- weights
 
   __device__ WeightRows<W> rows_of(const FmProduct& product, int n, int k) const {
@@ -82,7 +79,7 @@ class FmKernel {
       const WeightRows<W> rows = mlp_rows(i);
       auto* to = const_cast<W*>(rows.shared);
       constexpr int kPerCopy = 16 / sizeof(W);
-      for (int at = static_cast<int>(threadIdx.x) * kPerCopy; at < rows.count * rows.k; at += kFmThreads * kPerCopy)
+      for (int at = thread_index() * kPerCopy; at < rows.count * rows.k; at += kFmThreads * kPerCopy)
         ptx::cp_async_16(to + at, rows.global + at);
     }
     ptx::cp_async_commit();
@@ -98,16 +95,16 @@ class FmKernel {
       const FmBlock& block = t_.blocks[l];
       const WeightRows<W> fc1 = mlp_rows(2 * l), fc2 = mlp_rows(2 * l + 1);
       FirstRow<W> first;
-      first.fetch(fc1, warp(), lane());
+      first.fetch(fc1, warp_index(), lane_index());
       normalize(l == 0, modulation, block.norm_weight, block.norm_bias);
       send_inner(fc1, first);
-      first.fetch(fc2, warp(), lane());
+      first.fetch(fc2, warp_index(), lane_index());
       receive_inner();
       send_delta(fc2, first, modulation + 2 * t_.d);
     }
     const WeightRows<W> output = rows_of(t_.output, t_.d_tok, t_.d);
     FirstRow<W> first;
-    first.fetch(output, warp(), lane());
+    first.fetch(output, warp_index(), lane_index());
     normalize(t_.layers == 0, modulation, nullptr, nullptr);
     send_velocity(output, first);
     receive_velocity();
@@ -119,13 +116,10 @@ class FmKernel {
 #pragma unroll
     for (int p = 0; p < planes_of<A>(kRows); ++p) {
       constexpr int kPer = kRowsPerWord<A>;
-      if (lane() == p && p * kPer < rows_) {
-        constexpr int kLast = kRows - 1;
+      if (lane_index() == p && p * kPer < rows_) {
         const int second_row = p * kPer + kPer - 1;
         const float first = finished(p * kPer, values[p * kPer]);
-        const float second =
-            second_row < rows_ ? finished(second_row, values[p * kPer + kPer - 1 < kRows ? p * kPer + kPer - 1 : kLast])
-                               : 0.0f;
+        const float second = second_row < rows_ ? finished(second_row, values[min(second_row, kRows - 1)]) : 0.0f;
         ptx::store_relaxed_64(words + p * n + index, tagged(tag_, payload_of<A>(first, second)));
       }
     }
@@ -134,20 +128,20 @@ class FmKernel {
   // input_proj(x): the branches of an image share x.
   __device__ void send_input() {
     const int count = t_.images * t_.d_tok;
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += kFmThreads)
-      shared_.operand[i] = rounded<A>(shared_.x[i]);
+    for (int i = thread_index(); i < count; i += kFmThreads) shared_.operand[i] = rounded<A>(shared_.x[i]);
     const WeightRows<W> rows = rows_of(t_.input, t_.d, t_.d_tok);
     FirstRow<W> first;
-    first.fetch(rows, warp(), lane());
+    first.fetch(rows, warp_index(), lane_index());
     __syncthreads();
     std::uint64_t* words = hidden_words_[hidden_parity_];
-    multiply_rows<kRows>(rows, first, shared_.operand, t_.images, warp(), lane(), [&](int n, float (&sums)[kRows]) {
-      const float bias = rows.bias[n];
-      float spread[kRows];  // row r is of image r % images
+    multiply_rows<kRows>(rows, first, shared_.operand, t_.images, warp_index(), lane_index(),
+                         [&](int n, float (&sums)[kRows]) {
+                           const float bias = rows.bias[n];
+                           float spread[kRows];  // row r is of image r % images
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) spread[r] = pick(sums, r % t_.images);
-      send(words, t_.d, n, spread, [&](int, float v) { return v + bias; });
-    });
+                           for (int r = 0; r < kRows; ++r) spread[r] = pick(sums, r % t_.images);
+                           send(words, t_.d, n, spread, [&](int, float v) { return v + bias; });
+                         });
   }
 
   // values[index], without the local memory that an index known only at run time would put them into.
@@ -160,30 +154,33 @@ class FmKernel {
 
   __device__ void send_inner(const WeightRows<W>& rows, const FirstRow<W>& first) {
     std::uint64_t* words = inner_words_;
-    multiply_rows<kRows>(rows, first, shared_.operand, rows_, warp(), lane(), [&](int n, float (&sums)[kRows]) {
-      const float bias = rows.bias[n];
-      send(words, t_.d_mlp, n, sums, [&](int, float v) { return silu(v + bias); });
-    });
+    multiply_rows<kRows>(rows, first, shared_.operand, rows_, warp_index(), lane_index(),
+                         [&](int n, float (&sums)[kRows]) {
+                           const float bias = rows.bias[n];
+                           send(words, t_.d_mlp, n, sums, [&](int, float v) { return silu(v + bias); });
+                         });
   }
 
   __device__ void send_delta(const WeightRows<W>& rows, const FirstRow<W>& first, const A* gates) {
     std::uint64_t* words = hidden_words_[hidden_parity_];
-    multiply_rows<kRows>(rows, first, shared_.inner, rows_, warp(), lane(), [&](int n, float (&sums)[kRows]) {
-      const float bias = rows.bias[n];
-      send(words, t_.d, n, sums,
-           [&](int r, float v) { return (v + bias) * widened(gates[static_cast<std::int64_t>(r) * width_ + n]); });
-    });
+    multiply_rows<kRows>(
+        rows, first, shared_.inner, rows_, warp_index(), lane_index(), [&](int n, float (&sums)[kRows]) {
+          const float bias = rows.bias[n];
+          send(words, t_.d, n, sums,
+               [&](int r, float v) { return (v + bias) * widened(gates[static_cast<std::int64_t>(r) * width_ + n]); });
+        });
   }
 
   __device__ void send_velocity(const WeightRows<W>& rows, const FirstRow<W>& first) {
     std::uint64_t* words = velocity_words_;
-    multiply_rows<kRows>(rows, first, shared_.operand, rows_, warp(), lane(), [&](int n, float (&sums)[kRows]) {
+    multiply_rows<kRows>(
+        rows, first, shared_.operand, rows_, warp_index(), lane_index(), [&](int n, float (&sums)[kRows]) {
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        if (lane() == r && r < rows_)
-          ptx::store_relaxed_64(words + r * t_.d_tok + n, tagged(tag_, __float_as_uint(sums[r] + rows.bias[n])));
-      }
-    });
+          for (int r = 0; r < kRows; ++r) {
+            if (lane_index() == r && r < rows_)
+              ptx::store_relaxed_64(words + r * t_.d_tok + n, tagged(tag_, __float_as_uint(sums[r] + rows.bias[n])));
+          }
+        });
   }
 
   // ---- receiving; each ends with a barrier, after which all threads may read what came
@@ -191,7 +188,7 @@ class FmKernel {
   __device__ void receive_inner() {
     const std::uint64_t* words = inner_words_;
     const Units<A> units(rows_, t_.d_mlp);
-    for (int u = static_cast<int>(threadIdx.x); u < units.count(); u += kFmThreads) {
+    for (int u = thread_index(); u < units.count(); u += kFmThreads) {
       if (!units.real(u)) continue;
       std::uint32_t payload[8];
       receive(words + units.plane(u) * t_.d_mlp + units.column(u), tag_, payload);
@@ -209,7 +206,7 @@ class FmKernel {
 
   __device__ void receive_velocity() {
     const std::uint64_t* words = velocity_words_;
-    for (int i = 2 * static_cast<int>(threadIdx.x); i < rows_ * t_.d_tok; i += 2 * kFmThreads) {
+    for (int i = 2 * thread_index(); i < rows_ * t_.d_tok; i += 2 * kFmThreads) {
       std::uint32_t payload[2];
       receive(words + i, tag_, payload);
       shared_.velocity[i] = __uint_as_float(payload[0]);

@@ -73,7 +73,7 @@ class FmResidual {
   __device__ void grow(const std::uint64_t* words, std::uint32_t tag, bool begins) {
     // Whole warps take every turn: they merge their moments.
     for (int first = 0; first < units_.count(); first += kFmThreads) {
-      const int u = first + static_cast<int>(threadIdx.x), column = units_.column(u);
+      const int u = first + thread_index(), column = units_.column(u);
       const bool real = units_.real(u);
       std::uint32_t payload[8] = {};
       if (real) receive(words + units_.plane(u) * units_.d + column, tag, payload);
@@ -95,7 +95,7 @@ class FmResidual {
 
   // LN(h) (* weight + bias) * (1 + scale) + shift; `modulation` is row 0's shift, then scale; rows are `stride` apart.
   __device__ void modulate(const A* modulation, int stride, const float* weight, const float* bias, A* to) const {
-    for (int u = static_cast<int>(threadIdx.x); u < units_.count(); u += kFmThreads) {
+    for (int u = thread_index(); u < units_.count(); u += kFmThreads) {
       for (int i = 0; units_.real(u) && i < kRowsPerWord<A>; ++i) {
         const int r = units_.plane(u) * kRowsPerWord<A> + i, column = units_.column(u);
         if (r >= rows_) continue;

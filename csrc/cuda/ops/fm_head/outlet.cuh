@@ -11,10 +11,9 @@ template <int kRows, class W, class A>
 __device__ __forceinline__ void feed_backbone(const FmHeadTask& t, const WeightRows<W>& rows,
                                               const FmShared<W, A>& shared) {
   const FmOutlet& outlet = t.outlet;
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = warp_index(), lane = lane_index();
   const int all_rows = t.branches * t.images;
-  for (int i = static_cast<int>(threadIdx.x); i < t.images * t.d_tok; i += kFmThreads)
-    shared.operand[i] = rounded<A>(shared.x[i]);
+  for (int i = thread_index(); i < t.images * t.d_tok; i += kFmThreads) shared.operand[i] = rounded<A>(shared.x[i]);
   FirstRow<W> first;
   first.fetch(rows, warp, lane);
   __syncthreads();
@@ -39,7 +38,7 @@ __device__ __forceinline__ void feed_backbone(const FmHeadTask& t, const WeightR
   for (int i = 0; i < kRows; ++i)
     if (i < t.images && lane == 0) shared.partials[warp * t.images + i] = squares[i];
   __syncthreads();
-  for (int r = static_cast<int>(threadIdx.x); r < all_rows; r += kFmThreads) {
+  for (int r = thread_index(); r < all_rows; r += kFmThreads) {
     float sum = 0.0f;
     for (int w = 0; w < kFmWarps; ++w) sum += shared.partials[w * t.images + r % t.images];
     outlet.squares[r * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x)] = sum;

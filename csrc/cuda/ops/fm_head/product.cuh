@@ -5,6 +5,7 @@
 #include "cuda/device/pack.cuh"
 #include "cuda/device/ptx.cuh"
 #include "cuda/device/reduce.cuh"
+#include "cuda/device/thread.cuh"
 #include "cuda/ops/fm_head/fm_head.h"
 
 namespace nsrt::cuda {

@@ -12,15 +12,12 @@ struct FmSolver {
   float* velocity;             // [branches * images, d_tok]
   float *x, *kept_x, *kept_v;  // [images, d_tok]
 
-  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
-
   __device__ const float* noise(int draw) const {
     return reinterpret_cast<const float*>(t.inputs + 1) + static_cast<std::int64_t>(draw) * t.images * t.d_tok;
   }
 
   __device__ void start() {
-    for (int i = static_cast<int>(threadIdx.x); i < t.images * t.d_tok; i += kFmThreads) x[i] = noise(0)[i];
+    for (int i = thread_index(); i < t.images * t.d_tok; i += kFmThreads) x[i] = noise(0)[i];
   }
 
   // docs/model.md, "Guidance". Rows are branch-major: condition, (image only,) none.
@@ -38,7 +35,7 @@ struct FmSolver {
   __device__ float shrinking(int image) const {
     if (!t.renorm) return 1.0f;
     float condition = 0.0f, mixed = 0.0f;
-    for (int c = lane(); c < t.d_tok; c += 32) {
+    for (int c = lane_index(); c < t.d_tok; c += 32) {
       const float v = velocity[image * t.d_tok + c], g = guided(image, c);
       condition += v * v;
       mixed += g * g;
@@ -47,9 +44,9 @@ struct FmSolver {
   }
 
   __device__ void step(const FmStep& s) {
-    for (int image = warp(); image < t.images; image += kFmWarps) {
+    for (int image = warp_index(); image < t.images; image += kFmWarps) {
       const float factor = shrinking(image);
-      for (int c = lane(); c < t.d_tok; c += 32) {
+      for (int c = lane_index(); c < t.d_tok; c += 32) {
         const int i = image * t.d_tok + c;
         update(s, i, guided(image, c) * factor);
       }
@@ -74,9 +71,9 @@ struct FmSolver {
 
   // The last velocities and x before normalization, for whoever compares stages.
   __device__ void report() const {
-    for (int i = static_cast<int>(threadIdx.x); i < t.branches * t.images * t.d_tok; i += kFmThreads)
+    for (int i = thread_index(); i < t.branches * t.images * t.d_tok; i += kFmThreads)
       if (t.velocity) t.velocity[i] = velocity[i];
-    for (int i = static_cast<int>(threadIdx.x); i < t.images * t.d_tok; i += kFmThreads)
+    for (int i = thread_index(); i < t.images * t.d_tok; i += kFmThreads)
       if (t.latent) t.latent[i] = x[i];
   }
 
@@ -84,19 +81,19 @@ struct FmSolver {
   __device__ void normalize() {
     if (!t.normalize) return;
     __syncthreads();  // report() reads other images
-    for (int image = warp(); image < t.images; image += kFmWarps) {
+    for (int image = warp_index(); image < t.images; image += kFmWarps) {
       float* row = x + image * t.d_tok;
       float sum = 0.0f, squares = 0.0f;
-      for (int c = lane(); c < t.d_tok; c += 32) sum += row[c];
+      for (int c = lane_index(); c < t.d_tok; c += 32) sum += row[c];
       const float mean = warp_sum(sum) / static_cast<float>(t.d_tok);
-      for (int c = lane(); c < t.d_tok; c += 32) squares += (row[c] - mean) * (row[c] - mean);
+      for (int c = lane_index(); c < t.d_tok; c += 32) squares += (row[c] - mean) * (row[c] - mean);
       const float inverse = rsqrtf(warp_sum(squares) / static_cast<float>(t.d_tok) + kFmNormEps);
-      for (int c = lane(); c < t.d_tok; c += 32) row[c] = (row[c] - mean) * inverse;
+      for (int c = lane_index(); c < t.d_tok; c += 32) row[c] = (row[c] - mean) * inverse;
     }
   }
 
   __device__ void write_tokens() const {
-    for (int i = static_cast<int>(threadIdx.x); i < t.images * t.d_tok; i += kFmThreads) t.tokens[i] = x[i];
+    for (int i = thread_index(); i < t.images * t.d_tok; i += kFmThreads) t.tokens[i] = x[i];
   }
 };
 

@@ -11,8 +11,6 @@ namespace {
 constexpr int kTensorRowsFrom = 1;  // rows from which tensor cores are the faster path
 constexpr int kLargestPairs = 16;   // of any policy, for the workspace
 
-bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
-
 int tiles_of(const Segment& s, int d_head) {
   switch (s.kind) {
     case TileKind::kRotary:

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cuda/device/reduce.cuh"
+#include "cuda/device/thread.cuh"
 #include "cuda/ops/linear/epilogue.cuh"
 #include "cuda/ops/linear/multiply.cuh"
 #include "cuda/ops/linear/stream.cuh"
@@ -60,7 +61,7 @@ class LinearBlock {
     for (int i = 0; i < task.segment_count; ++i) tiles_ += task.segments[i].tiles;
     steps_ = (task.k + kStepWidth - 1) / kStepWidth;
     block_ = share({0, total()}, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
-    range_ = warp_share(warp());
+    range_ = warp_share(warp_index());
   }
 
   __device__ Range range() const { return range_; }
@@ -71,7 +72,7 @@ class LinearBlock {
     if (range_.begin <= tile * steps_ && (tile + 1) * steps_ <= range_.end)
       write(tile, sums);
     else
-      sums.store(slot(warp(), range_.begin > tile * steps_ ? 0 : 1), lane());
+      sums.store(slot(warp_index(), range_.begin > tile * steps_ ? 0 : 1), lane_index());
   }
 
   // After a barrier: the tiles that several warps share. The first of them adds up.
@@ -85,9 +86,6 @@ class LinearBlock {
   }
 
  private:
-  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
-
   __device__ int total() const { return tiles_ * steps_; }
   __device__ Range warp_share(int w) const { return share(block_, w, kLinearWarps); }
   // A warp leaves at most two tiles unfinished: the one it begins within, and the one it ends within.
@@ -97,11 +95,11 @@ class LinearBlock {
     const int begin = tile * steps_, end = begin + steps_;
     Sums<Multiply> sums;
     sums.clear();
-    for (int w = warp(); w < kLinearWarps; ++w) {
+    for (int w = warp_index(); w < kLinearWarps; ++w) {
       const Range theirs = warp_share(w);
       if (theirs.empty()) continue;
       if (theirs.begin >= end) break;
-      sums.add(slot(w, theirs.begin > begin ? 0 : 1), lane());
+      sums.add(slot(w, theirs.begin > begin ? 0 : 1), lane_index());
     }
     if (block_.begin <= begin && end <= block_.end)
       write(tile, sums);
@@ -113,17 +111,17 @@ class LinearBlock {
   __device__ void meet(int tile, Sums<Multiply>& sums) {
     const int begin = tile * steps_, blocks = static_cast<int>(gridDim.x);
     const int first = share_of(begin, total(), blocks), last = share_of(begin + steps_ - 1, total(), blocks);
-    sums.store(partial(static_cast<int>(blockIdx.x), begin), lane());
+    sums.store(partial(static_cast<int>(blockIdx.x), begin), lane_index());
     __syncwarp();
     std::uint32_t arrived = 0;
-    if (lane() == 0) arrived = ptx::add_acq_rel(workspace_.tickets + tile, 1u);
+    if (lane_index() == 0) arrived = ptx::add_acq_rel(workspace_.tickets + tile, 1u);
     arrived = __shfl_sync(0xffffffffu, arrived, 0);
     if (static_cast<int>(arrived) != last - first) return;
     __syncwarp();
     sums.clear();
-    for (int b = first; b <= last; ++b) sums.add(partial(b, begin), lane());
+    for (int b = first; b <= last; ++b) sums.add(partial(b, begin), lane_index());
     write(tile, sums);
-    if (lane() == 0) workspace_.tickets[tile] = 0;  // for the next launch
+    if (lane_index() == 0) workspace_.tickets[tile] = 0;  // for the next launch
   }
 
   __device__ float* partial(int block, int tile_begin) const {
@@ -133,16 +131,16 @@ class LinearBlock {
 
   __device__ void write(int tile, const Sums<Multiply>& sums) const {
     const Tile place = find_tile(task_, tile);
-    const RowPair n = row_pair(task_, place, lane() / 4);
+    const RowPair n = row_pair(task_, place, lane_index() / 4);
     const Finish<kKind, typename Multiply::Activation> finish{task_, place};
 #pragma unroll
     for (int j = 0; j < Multiply::kPairs; ++j) {
-      const int r = Multiply::row(j, lane());
+      const int r = Multiply::row(j, lane_index());
       float squares = 0.0f;
       if (r < task_.rows) squares = finish(n, r, sums.low[j] * scales_[r], sums.high[j] * scales_[r]);
       if constexpr (kKind == Epilogue::kResidual) {
         for (int step = 4; step < 32; step *= 2) squares += __shfl_xor_sync(0xffffffffu, squares, step);
-        if (lane() < 4 && r < task_.rows) task_.squares[static_cast<std::int64_t>(r) * tiles_ + tile] = squares;
+        if (lane_index() < 4 && r < task_.rows) task_.squares[static_cast<std::int64_t>(r) * tiles_ + tile] = squares;
       }
     }
   }
@@ -157,7 +155,7 @@ class LinearBlock {
 
 // 1 / rms of every row, or 1.
 __device__ __forceinline__ void row_scales(const LinearTask& task, float* scales) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = warp_index(), lane = lane_index();
   for (int r = warp; r < task.rows; r += kLinearWarps) {
     float scale = 1.0f;
     if (task.norm.squares) {
@@ -180,7 +178,7 @@ __global__ void __launch_bounds__(kLinearWarps * 32)
   auto* ring = carver.take<Weight>(Shape::ring_numbers());
   auto* slots = carver.take<float>(Shape::slot_floats());
   auto* scales = carver.take<float>(Multiply::kRows);
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = warp_index(), lane = lane_index();
 
   LinearBlock<Multiply, kKind> block(task, workspace, scales, slots);
   const Range range = block.range();

@@ -97,7 +97,7 @@ struct LinearWorkspace {
   std::size_t ticket_count = 0;
 };
 
-// Bytes of partials and tickets that tasks of at most `tiles` tiles need on a device.
+// Partials and tickets that an op needs on a device.
 struct WorkspaceNeed {
   std::size_t partials = 0;  // floats
   std::size_t tickets = 0;
