@@ -1,53 +1,21 @@
-"""Command line of the measurements."""
+"""`python -m bench`. The command `gpu` needs the standard library, numpy and torch alone; the others typer and rich."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Annotated
-
-import typer
-from rich.console import Console
-from rich.table import Table
-
-from .decode import environment, measure
-from .synthetic import SHAPES
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Measurements of nextstep_rt.")
+import sys
 
 
-@app.callback()
-def main() -> None:
-    """Keep `decode` a named command while it is the only one."""
+def main() -> int:
+    """Runs the command that the arguments name; returns the exit status."""
+    if sys.argv[1:2] == ["gpu"]:
+        from .gpu.cli import main as gpu
 
+        return gpu(sys.argv[2:])
+    from .app import app
 
-@app.command()
-def decode(
-    shape: Annotated[str, typer.Option(help=f"Model shape with random weights: {', '.join(SHAPES)}.")] = "200m",
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
-    rows: Annotated[int, typer.Option(min=1, max=16, help="Images x guidance branches.")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 20,
-    tokens: Annotated[
-        int, typer.Option(min=1, help="Image tokens timed in the reference; three times as many natively.")
-    ] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Pairs of native and reference runs.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of both; all cores by default.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
-) -> None:
-    """Time per image token: the native loop against the torch reference, alternated in one run."""
-    if shape not in SHAPES:
-        raise typer.BadParameter(f"unknown shape {shape!r}; known: {', '.join(SHAPES)}")
-    result = measure(shape, dtype, rows, steps, tokens, repeats, threads)
-    table = Table(title=f"{shape}, {dtype}, {rows} rows, {steps} steps, {result['threads']} threads")
-    for column in ("", "ms per token", "ratio"):
-        table.add_column(column, justify="right" if column else "left")
-    table.add_row(result["backend"], f"{result['native_ms']:.1f}", "1")
-    table.add_row("reference/torch", f"{result['reference_ms']:.1f}", f"{result['ratio']:.2f}")
-    Console().print(table)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"environment": environment(), "decode": result}, indent=1) + "\n", encoding="utf-8")
+    app(prog_name="python -m bench")
+    return 0
 
 
 if __name__ == "__main__":
-    app(prog_name="python -m bench")
+    sys.exit(main())

@@ -20,6 +20,7 @@ __all__: list[str] = [
     "Tensor",
     "available_memory",
     "build_info",
+    "cuda_devices",
     "isa",
     "isa_levels",
     "normal_noise",
@@ -299,6 +300,11 @@ def available_memory() -> int:
 def build_info() -> dict[str, str]:
     """
     Compiler and features of this build.
+    """
+
+def cuda_devices() -> list[str]:
+    """
+    The GPUs by index: name, architecture, memory. Empty without CUDA.
     """
 
 def isa() -> str:

@@ -56,10 +56,11 @@ class Backend {
   virtual MemoryUse plan(const StateShape& shape) const = 0;
   // Bytes held now.
   virtual MemoryUse memory() const = 0;
+  // Bytes that can still be had of the memory where state lies; 0 where it cannot be told.
+  virtual std::uint64_t available() const = 0;
   virtual void reserve(const StateShape& shape) = 0;
   virtual void set_plan(const DecodePlan& plan) = 0;
 
-  virtual void embed_tokens(std::span<const std::int64_t> ids, float* out) = 0;
   virtual void project_tokens(const float* tokens, std::int64_t n, float* out) = 0;
 
   // One pass of the backbone over rows of embeddings [rows.size(), d_model]; keys and values join the cache.
@@ -92,7 +93,8 @@ std::unique_ptr<Backend> make_cpu_backend(const ModelWeights& weights, DType com
 
 // Throws Error where the library was built without CUDA or no device is there.
 std::unique_ptr<Backend> make_cuda_backend(const ModelWeights& weights, DType compute, int device);
-// Number of usable devices; 0 in a build without CUDA.
-int cuda_device_count();
+bool built_with_cuda();
+// The GPUs by index, described: name, architecture, memory. None in a build without CUDA or without a driver.
+std::vector<std::string> cuda_devices();
 
 }  // namespace nsrt

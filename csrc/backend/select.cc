@@ -8,7 +8,7 @@ namespace nsrt {
 std::unique_ptr<Backend> make_backend(const ModelWeights& weights, const std::string& device, DType compute,
                                       int threads) {
   const bool automatic = device == "auto";
-  if (device == "cpu" || (automatic && cuda_device_count() == 0)) return make_cpu_backend(weights, compute, threads);
+  if (device == "cpu" || (automatic && cuda_devices().empty())) return make_cpu_backend(weights, compute, threads);
   if (device == "cuda" || automatic) return make_cuda_backend(weights, compute, 0);
   int index = -1;
   if (device.starts_with("cuda:")) {

@@ -131,4 +131,18 @@ ModelWeights bind_weights(const ModelConfig& config, const TensorMap& tensors, D
   return w;
 }
 
+void embed_tokens(const ModelWeights& weights, std::span<const std::int64_t> ids, float* out) {
+  const Matrix& table = weights.embed_tokens;
+  const std::int64_t d = table.cols;
+  for (const std::int64_t id : ids) {
+    if (table.dtype == DType::kBFloat16) {
+      const auto* row = static_cast<const std::uint16_t*>(table.data) + id * d;
+      std::transform(row, row + d, out, bf16_to_float);
+    } else {
+      std::copy_n(static_cast<const float*>(table.data) + id * d, d, out);
+    }
+    out += d;
+  }
+}
+
 }  // namespace nsrt

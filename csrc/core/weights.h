@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <vector>
 
 #include "core/memory.h"
@@ -64,5 +65,8 @@ struct ModelWeights {
 // copies; with kFloat32, bf16 matrices stay as they are (widening is exact). Throws CheckpointError; Error when the
 // copies do not fit the memory there is.
 ModelWeights bind_weights(const ModelConfig& config, const TensorMap& tensors, DType compute);
+
+// Rows `ids` of the embedding table, widened: out [ids.size(), hidden_size].
+void embed_tokens(const ModelWeights& weights, std::span<const std::int64_t> ids, float* out);
 
 }  // namespace nsrt

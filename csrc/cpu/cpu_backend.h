@@ -34,10 +34,10 @@ class CpuBackend final : public Backend {
   std::int64_t max_chunk() const override { return kChunkRows; }
   MemoryUse plan(const StateShape& shape) const override;
   MemoryUse memory() const override;
+  std::uint64_t available() const override { return available_memory(); }
   void reserve(const StateShape& shape) override;
   void set_plan(const DecodePlan& plan) override;
 
-  void embed_tokens(std::span<const std::int64_t> ids, float* out) override;
   void project_tokens(const float* tokens, std::int64_t n, float* out) override;
   void forward(std::span<const RowRef> rows, const float* embeds) override;
   void advance(std::span<const RowRef> rows) override;

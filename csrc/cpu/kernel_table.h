@@ -59,7 +59,6 @@ struct KernelTable {
   void (*update)(const float* x, const float* v, const float* e, float cx, float cv, float ce, std::int64_t n,
                  float* y);
   void (*to_bf16)(const float* x, std::int64_t n, std::uint16_t* y);
-  void (*from_bf16)(const std::uint16_t* x, std::int64_t n, float* y);
   // y = sum_i a[i] * x[i] over `count` vectors, in order: the combine of attention blocks
   void (*weighted_sum)(const float* x, std::int64_t x_stride, const float* a, std::int64_t count, std::int64_t n,
                        float* y);

@@ -78,18 +78,6 @@ void CpuBackend::linear_silu_to_input(Team& team, const Linear& linear, Operand 
   }
 }
 
-void CpuBackend::embed_tokens(std::span<const std::int64_t> ids, float* out) {
-  const std::int64_t d = config_.hidden_size;
-  const Matrix& table = weights_.embed_tokens;
-  for (const std::int64_t id : ids) {
-    if (table.dtype == DType::kBFloat16)
-      kernels_.from_bf16(static_cast<const std::uint16_t*>(table.data) + id * d, d, out);
-    else
-      std::memcpy(out, static_cast<const float*>(table.data) + id * d, static_cast<std::size_t>(d) * sizeof(float));
-    out += d;
-  }
-}
-
 void CpuBackend::project_in_team(Team& team, const float* tokens, std::int64_t n, float* out) {
   const std::int64_t d_tok = config_.token_dim(), d = config_.hidden_size;
   for (std::int64_t i = 0; i < n; i += kChunkRows) {

@@ -10,7 +10,7 @@
 
 namespace nsrt::cuda {
 
-// Throws Error naming what was tried; `code` is left as the runtime's last error where it is sticky.
+// Throws Error naming what was tried, and saying so where no call will work any more.
 void check_cuda(cudaError_t code, const char* what);
 
 // At a multiple of 16 bytes, as the widest loads need it.

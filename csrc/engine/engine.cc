@@ -89,7 +89,7 @@ std::vector<float> Engine::embed_tokens(std::span<const std::int64_t> ids) const
     check<InvalidRequest>(id >= 0 && id < config().vocab_size, "token id ", id, " is outside the vocabulary of ",
                           config().vocab_size);
   std::vector<float> out(ids.size() * static_cast<std::size_t>(config().hidden_size));
-  impl().backend->embed_tokens(ids, out.data());
+  nsrt::embed_tokens(impl().weights, ids, out.data());
   return out;
 }
 

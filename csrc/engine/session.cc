@@ -19,7 +19,7 @@ void Session::require_memory(const StateShape& wanted) const {
   const MemoryUse use = backend_.plan(wanted);
   const MemoryUse held = backend_.memory();
   const std::uint64_t need = use.kv_cache + use.scratch, have = held.kv_cache + held.scratch;
-  const std::uint64_t available = available_memory();
+  const std::uint64_t available = backend_.available();
   check(available == 0 || need <= have + available, "this request needs ", gib(need), " (KV cache ", gib(use.kv_cache),
         ", scratch ", gib(use.scratch), ") for ", wanted.rows, " rows of ", wanted.positions, " positions, and ",
         gib(have + available), " are available; ask for fewer or smaller images");

@@ -8,6 +8,8 @@ std::unique_ptr<Backend> make_cuda_backend(const ModelWeights&, DType, int devic
   throw Error(str("device cuda:", device, " was asked for, but this library was built without CUDA; use device 'cpu'"));
 }
 
-int cuda_device_count() { return 0; }
+bool built_with_cuda() { return false; }
+
+std::vector<std::string> cuda_devices() { return {}; }
 
 }  // namespace nsrt

@@ -56,7 +56,7 @@ std::map<std::string, std::string> build_info() {
 #else
   info["build"] = "debug";
 #endif
-  info["cuda"] = cuda_device_count() > 0 ? "on" : "off";
+  info["cuda"] = !built_with_cuda() ? "not built" : cuda_devices().empty() ? "no device" : "on";
   return info;
 }
 
@@ -74,6 +74,7 @@ PYBIND11_MODULE(_core, m) {
   m.def(
       "isa", [] { return std::string(nsrt::cpu::kernels().name); },
       "The level in use: the best one, or that of the environment variable NSRT_ISA.");
+  m.def("cuda_devices", &nsrt::cuda_devices, "The GPUs by index: name, architecture, memory. Empty without CUDA.");
   m.def("available_memory", &nsrt::available_memory,
         "Bytes the machine can still give this process; 0 where it cannot be told.");
   nsrt::python::register_checkpoint(m);

@@ -51,6 +51,7 @@ def examine() -> dict[str, Any]:
         "isa": _core.isa,
         "isa_levels": lambda: list(_core.isa_levels()),
         "isa_forced": lambda: os.environ.get("NSRT_ISA"),
+        "cuda_devices": lambda: list(_core.cuda_devices()),
         "max_rows": lambda: _core.MAX_ROWS,
         "available_memory": lambda: int(_core.available_memory()),
     }

@@ -118,6 +118,20 @@ MUTANTS = (
         "    ptx::cp_async_wait<0>();\n",
         "",
     ),
+    Mutant(
+        "a carry that is written while another block may still be reading it",
+        "fm_head",
+        f"{OPS}/fm_head/solver.cuh",
+        "    ptx::fence_acq_rel();\n    __syncthreads();\n",
+        "    __syncthreads();\n",
+    ),
+    Mutant(
+        "a velocity that is kept, and not carried to the next launch",
+        "fm_head",
+        f"{OPS}/fm_head/solver.cuh",
+        "      t.carry[2 * count + i] = kept_v[i];\n",
+        "",
+    ),
 )
 
 

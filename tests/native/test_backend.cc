@@ -1,4 +1,4 @@
-// The CPU backend: fused against composed stages, and what must not change a single bit.
+// Backends: fused against composed stages, and what must not change a single bit.
 #if defined(__SSE__)
 #include <xmmintrin.h>
 #endif
@@ -26,6 +26,7 @@ struct Run {
   Solver solver = Solver::kSde;
   bool composed = false;
   int threads = 2;
+  std::string device = "cpu";
   DType compute = DType::kFloat32;
   unsigned seed = 7;
 };
@@ -43,7 +44,7 @@ SamplingParams params_of(const Run& run) {
 // Row r's embeddings depend on its index only, so that runs with other batches can be compared.
 std::vector<float> generate(const RandomModel& model, const Run& run) {
   const ModelWeights weights = bind_weights(model.config(), model.tensors(), run.compute);
-  const auto backend = make_cpu_backend(weights, run.compute, run.threads);
+  const auto backend = make_backend(weights, run.device, run.compute, run.threads);
   const std::int64_t d = model.config().hidden_size, d_tok = model.config().token_dim();
   const SamplingParams p = params_of(run);
   std::int64_t longest = 0;
@@ -81,9 +82,9 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-TEST(a_fused_token_equals_its_stages) {
+void check_fused_tokens(const ModelConfig& config, const std::string& device) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    const RandomModel model(small_config(), dtype, 1);
+    const RandomModel model(config, dtype, 1);
     for (const Solver solver :
          {Solver::kEuler, Solver::kHeun, Solver::kSde, Solver::kSdeFinalOde, Solver::kFlowSde, Solver::kFlowCps}) {
       for (std::int64_t branches = 1; branches <= 3; ++branches) {
@@ -91,6 +92,7 @@ TEST(a_fused_token_equals_its_stages) {
         run.branches = branches;
         run.solver = solver;
         run.compute = dtype;
+        run.device = device;
         const auto fused = generate(model, run);
         run.composed = true;
         CHECK(same_bits(fused, generate(model, run)));
@@ -98,6 +100,18 @@ TEST(a_fused_token_equals_its_stages) {
       }
     }
   }
+}
+
+TEST(a_fused_token_equals_its_stages) { check_fused_tokens(small_config(), "cpu"); }
+
+TEST(a_recorded_token_equals_its_stages) {
+  if (cuda_devices().empty()) return;
+  ModelConfig config = small_config();  // with widths that a GPU's kernels read
+  config.intermediate_size = 104;
+  config.latent_channels = 6;
+  config.fm_head_dim = 56;
+  config.fm_head_mlp_ratio = 10.0 / 7.0;
+  check_fused_tokens(config, "cuda");
 }
 
 TEST(threads_do_not_change_a_bit) {
@@ -168,7 +182,7 @@ TEST(a_bad_thread_count_is_refused) {
   const ModelWeights weights = bind_weights(model.config(), model.tensors(), DType::kFloat32);
   CHECK_THROWS(InvalidRequest, make_cpu_backend(weights, DType::kFloat32, -1), "threads is -1");
   CHECK_THROWS(InvalidRequest, make_cpu_backend(weights, DType::kFloat32, 5000), "threads is 5000");
-  CHECK_THROWS(Error, make_cuda_backend(weights, DType::kFloat32, 0), "without CUDA");
+  if (cuda_devices().empty()) CHECK_THROWS(Error, make_cuda_backend(weights, DType::kFloat32, 0), "use device 'cpu'");
   CHECK_THROWS(InvalidRequest, make_backend(weights, "tpu", DType::kFloat32, 1), "unknown device 'tpu'");
   CHECK_THROWS(InvalidRequest, make_backend(weights, "cuda:x", DType::kFloat32, 1), "unknown device 'cuda:x'");
 }

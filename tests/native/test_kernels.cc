@@ -148,14 +148,11 @@ TEST(bf16_conversion_rounds_to_nearest_even_and_keeps_nan) {
     x.insert(x.end(), more.begin(), more.end());
     std::vector<std::uint16_t> y(x.size());
     table.to_bf16(x.data(), static_cast<std::int64_t>(x.size()), y.data());
-    std::vector<float> back(x.size());
-    table.from_bf16(y.data(), static_cast<std::int64_t>(x.size()), back.data());
     for (std::size_t i = 0; i < x.size(); ++i) {
       if (std::isnan(x[i]))
-        CHECK(std::isnan(back[i]));
+        CHECK(std::isnan(bf16_to_float(y[i])));
       else
-        CHECK(std::bit_cast<std::uint32_t>(back[i]) ==
-              std::bit_cast<std::uint32_t>(bf16_to_float(float_to_bf16(x[i]))));
+        CHECK(y[i] == float_to_bf16(x[i]));
     }
   });
 }

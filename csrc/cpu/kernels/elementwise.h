@@ -89,10 +89,6 @@ inline void to_bf16(const float* x, int64_t n, uint16_t* y) {
   for_each_vec(n, [&](int64_t i, int c) { store_some(y + i, load_some(x + i, c), c); });
 }
 
-inline void from_bf16(const uint16_t* x, int64_t n, float* y) {
-  for_each_vec(n, [&](int64_t i, int c) { store_some(y + i, load_some(x + i, c), c); });
-}
-
 inline void weighted_sum(const float* x, int64_t x_stride, const float* a, int64_t count, int64_t n, float* y) {
   for_each_vec(n, [&](int64_t i, int c) {
     Vec out = zero();

@@ -29,7 +29,6 @@ const KernelTable kTable = {
     .rope = rope,
     .update = update,
     .to_bf16 = to_bf16,
-    .from_bf16 = from_bf16,
     .weighted_sum = weighted_sum,
 };
 

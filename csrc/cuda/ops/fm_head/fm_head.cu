@@ -18,6 +18,7 @@ struct Sizer : SharedSize {
 };
 
 int rows_of(const FmHeadTask& t) { return t.branches * t.images; }
+int end_of(const FmHeadTask& t) { return t.step_end < 0 ? t.step_count : t.step_end; }
 
 void check_task(const FmHeadTask& t, const FmLaunch& launch) {
   check<InvalidRequest>(t.branches >= 1 && t.branches <= 3 && t.images >= 1 && rows_of(t) <= kMaxFmRows, "the FM head ",
@@ -27,6 +28,10 @@ void check_task(const FmHeadTask& t, const FmLaunch& launch) {
                           width);
   check<InvalidRequest>(t.layers >= 1 && t.step_count >= 1, "the FM head needs a block and a step, not ", t.layers,
                         " and ", t.step_count);
+  check<InvalidRequest>(t.step_begin >= 0 && t.step_begin <= end_of(t) && end_of(t) <= t.step_count, "the FM head has ",
+                        "steps 0 to ", t.step_count, ", not ", t.step_begin, " to ", end_of(t));
+  check<InvalidRequest>(t.carry != nullptr || (t.step_begin == 0 && end_of(t) == t.step_count && t.finishes),
+                        "a part of the FM head's steps needs a carry");
   check<InvalidRequest>(
       aligned(t.input.w) && aligned(t.output.w) && aligned(t.modulations) && aligned(t.outlet.image_in.w),
       "the FM head's matrices must lie at multiples of 16 bytes");
@@ -96,8 +101,10 @@ std::size_t fm_workspace_words(const FmHeadTask& t) {
 
 int fm_grid(const FmHeadTask& t, const FmLaunch& launch) { return std::min({launch.sm_count, t.d, t.d_mlp}); }
 
-void fm_head(const FmHeadTask& task, const FmWorkspace& workspace, const FmLaunch& launch) {
-  check_task(task, launch);
+void fm_head(const FmHeadTask& given, const FmWorkspace& workspace, const FmLaunch& launch) {
+  check_task(given, launch);
+  FmHeadTask task = given;
+  task.step_end = end_of(given);
   check<InvalidRequest>(workspace.word_count >= fm_workspace_words(task), "the FM head's workspace has ",
                         workspace.word_count, " words and needs ", fm_workspace_words(task));
   if (launch.activations == DType::kBFloat16 && launch.weights == DType::kBFloat16)
@@ -110,11 +117,12 @@ void fm_head(const FmHeadTask& task, const FmWorkspace& workspace, const FmLaunc
 Cost cost(const FmHeadTask& t, DType weights, DType activations) {
   const std::int64_t core = 2 * std::int64_t{t.d} * t.d_tok + 2 * std::int64_t{t.layers} * t.d * t.d_mlp;
   const std::int64_t modulation = std::int64_t{rows_of(t)} * (3 * t.layers + 2) * t.d;
-  const std::int64_t outlet = std::int64_t{t.outlet.d_model} * t.d_tok;
+  const std::int64_t outlet = t.finishes ? std::int64_t{t.outlet.d_model} * t.d_tok : 0;
+  const std::int64_t steps = end_of(t) - t.step_begin;
   const auto width = static_cast<std::int64_t>(item_size(weights));
-  return {.bytes = t.step_count * (core * width + modulation * static_cast<std::int64_t>(item_size(activations))) +
-                   outlet * width,
-          .flops = 2 * (t.step_count * core * rows_of(t) + outlet * t.images)};
+  return {
+      .bytes = steps * (core * width + modulation * static_cast<std::int64_t>(item_size(activations))) + outlet * width,
+      .flops = 2 * (steps * core * rows_of(t) + outlet * t.images)};
 }
 
 }  // namespace nsrt::cuda

@@ -22,16 +22,13 @@ class FmKernel {
   __device__ FmKernel(const FmHeadTask& task, const FmWorkspace& workspace, const FmPlacement& placement,
                       const FmShared<W, A>& shared)
       : t_(task),
+        workspace_(workspace),
         shared_(shared),
         placement_(placement),
         rows_(task.branches * task.images),
         width_((3 * task.layers + 2) * task.d),
         residual_{shared.hidden, shared.partials, rows_, task.d},
         solver_{task, shared.velocity, shared.x, shared.kept_x, shared.kept_v} {
-    std::uint64_t* words = workspace.words;
-    for (int parity = 0; parity < 2; ++parity, words += planes_of<A>(rows_) * task.d) hidden_words_[parity] = words;
-    inner_words_ = words;
-    velocity_words_ = words + planes_of<A>(rows_) * task.d_mlp;
     tag_ = *task.launches * static_cast<std::uint32_t>(task.step_count * (2 + 2 * task.layers)) + 1;
     kept_policy_ = placement.cached > 0 ? ptx::policy_evict_last(1.0f) : 0;
     passing_policy_ = placement.cached > 0 ? ptx::policy_evict_first() : 0;
@@ -40,13 +37,16 @@ class FmKernel {
   __device__ void run() {
     load_resident();
     solver_.start();
-    __syncthreads();
-    for (int s = 0; s < t_.step_count; ++s) {
+    for (int s = t_.step_begin; s < t_.step_end; ++s) {
       evaluate(t_.steps[s].time);
       solver_.step(t_.steps[s]);
       __syncthreads();
     }
-    finish();
+    if (blockIdx.x == 0 && t_.step_begin < t_.step_end) {
+      solver_.report_velocity();
+      solver_.save();
+    }
+    if (t_.finishes) finish();
   }
 
  private:
@@ -110,6 +110,13 @@ class FmKernel {
     receive_velocity();
   }
 
+  // The exchanges' buffers. No pointers are kept: an array of them, indexed at run time, would put the whole object
+  // into local memory.
+  __device__ std::uint64_t* hidden_words() const { return workspace_.words + hidden_parity_ * planes() * t_.d; }
+  __device__ std::uint64_t* inner_words() const { return workspace_.words + 2 * planes() * t_.d; }
+  __device__ std::uint64_t* velocity_words() const { return inner_words() + planes() * t_.d_mlp; }
+  __device__ int planes() const { return planes_of<A>(rows_); }
+
   // A row's number from every lane's copy of the sums: lane p sends plane p.
   template <class F>
   __device__ void send(std::uint64_t* words, int n, int index, const float (&values)[kRows], F&& finished) const {
@@ -133,7 +140,7 @@ class FmKernel {
     FirstRow<W> first;
     first.fetch(rows, warp_index(), lane_index());
     __syncthreads();
-    std::uint64_t* words = hidden_words_[hidden_parity_];
+    std::uint64_t* words = hidden_words();
     multiply_rows<kRows>(rows, first, shared_.operand, t_.images, warp_index(), lane_index(),
                          [&](int n, float (&sums)[kRows]) {
                            const float bias = rows.bias[n];
@@ -153,7 +160,7 @@ class FmKernel {
   }
 
   __device__ void send_inner(const WeightRows<W>& rows, const FirstRow<W>& first) {
-    std::uint64_t* words = inner_words_;
+    std::uint64_t* words = inner_words();
     multiply_rows<kRows>(rows, first, shared_.operand, rows_, warp_index(), lane_index(),
                          [&](int n, float (&sums)[kRows]) {
                            const float bias = rows.bias[n];
@@ -162,7 +169,7 @@ class FmKernel {
   }
 
   __device__ void send_delta(const WeightRows<W>& rows, const FirstRow<W>& first, const A* gates) {
-    std::uint64_t* words = hidden_words_[hidden_parity_];
+    std::uint64_t* words = hidden_words();
     multiply_rows<kRows>(
         rows, first, shared_.inner, rows_, warp_index(), lane_index(), [&](int n, float (&sums)[kRows]) {
           const float bias = rows.bias[n];
@@ -172,7 +179,7 @@ class FmKernel {
   }
 
   __device__ void send_velocity(const WeightRows<W>& rows, const FirstRow<W>& first) {
-    std::uint64_t* words = velocity_words_;
+    std::uint64_t* words = velocity_words();
     multiply_rows<kRows>(
         rows, first, shared_.operand, rows_, warp_index(), lane_index(), [&](int n, float (&sums)[kRows]) {
 #pragma unroll
@@ -186,7 +193,7 @@ class FmKernel {
   // ---- receiving; each ends with a barrier, after which all threads may read what came
 
   __device__ void receive_inner() {
-    const std::uint64_t* words = inner_words_;
+    const std::uint64_t* words = inner_words();
     const Units<A> units(rows_, t_.d_mlp);
     for (int u = thread_index(); u < units.count(); u += kFmThreads) {
       if (!units.real(u)) continue;
@@ -205,7 +212,7 @@ class FmKernel {
   }
 
   __device__ void receive_velocity() {
-    const std::uint64_t* words = velocity_words_;
+    const std::uint64_t* words = velocity_words();
     for (int i = 2 * thread_index(); i < rows_ * t_.d_tok; i += 2 * kFmThreads) {
       std::uint32_t payload[2];
       receive(words + i, tag_, payload);
@@ -218,9 +225,8 @@ class FmKernel {
 
   // The residual stream grows by what came, or begins with it; normalized and modulated it is the next operand.
   __device__ void normalize(bool begins, const A* modulation, const float* weight, const float* bias) {
-    const std::uint64_t* words = hidden_words_[hidden_parity_];
+    residual_.grow(hidden_words(), tag_, begins);
     hidden_parity_ ^= 1;
-    residual_.grow(words, tag_, begins);
     ++tag_;
     __syncthreads();
     residual_.modulate(modulation, width_, weight, bias, shared_.operand);
@@ -230,7 +236,7 @@ class FmKernel {
   // ---- the end
 
   __device__ void finish() {
-    if (blockIdx.x == 0) solver_.report();
+    if (blockIdx.x == 0) solver_.report_latent();
     solver_.normalize();
     __syncthreads();
     if (blockIdx.x == 0) solver_.write_tokens();
@@ -240,12 +246,12 @@ class FmKernel {
   }
 
   const FmHeadTask& t_;
+  const FmWorkspace& workspace_;
   const FmShared<W, A> shared_;
   const FmPlacement placement_;
   const int rows_, width_;
   FmResidual<A> residual_;
   FmSolver solver_;
-  std::uint64_t *hidden_words_[2], *inner_words_, *velocity_words_;
   std::uint32_t tag_;
   std::uint64_t kept_policy_, passing_policy_;
   int hidden_parity_ = 0;

@@ -70,7 +70,13 @@ struct FmHeadTask {
   std::int32_t step_count = 0;
   const FmInputs* inputs = nullptr;
 
-  float* velocity = nullptr;  // [rows, d_tok], of the last evaluation
+  // A launch may run a part of the steps, [step_begin, step_end); -1: to the last. What the next one goes on from is in
+  // `carry`: x, kept x, kept v; before the first, x is noise 0. Null: a whole token in one launch.
+  std::int32_t step_begin = 0, step_end = -1;
+  float* carry = nullptr;  // [3, images, d_tok]
+  bool finishes = true;    // with normalization, tokens and outlet
+
+  float* velocity = nullptr;  // [rows, d_tok], of the launch's last evaluation
   float* latent = nullptr;    // [images, d_tok], before normalization
   float* tokens = nullptr;    // [images, d_tok]
   FmOutlet outlet = {};

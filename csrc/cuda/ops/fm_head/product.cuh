@@ -58,12 +58,12 @@ struct FirstRow {
   static constexpr int kChunks = sizeof(W) == 2 ? 6 : 3;  // of 256 columns
   Raw8<W> chunks[kChunks];
 
+  // Zeros where there is nothing: registers that one path leaves alone would be taken all around the loop over steps.
   __device__ void fetch(const WeightRows<W>& rows, int warp, int lane) {
-    if (warp >= rows.count) return;
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
       const int column = (c * 32 + lane) * 8;
-      if (column < rows.k) chunks[c] = rows.load(warp, column);
+      chunks[c] = warp < rows.count && column < rows.k ? rows.load(warp, column) : Raw8<W>{};
     }
   }
 };

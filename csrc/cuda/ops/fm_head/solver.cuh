@@ -17,7 +17,26 @@ struct FmSolver {
   }
 
   __device__ void start() {
-    for (int i = thread_index(); i < t.images * t.d_tok; i += kFmThreads) x[i] = noise(0)[i];
+    const int count = t.images * t.d_tok;
+    for (int i = thread_index(); i < count; i += kFmThreads) {
+      x[i] = t.carry ? t.carry[i] : noise(0)[i];
+      if (t.carry) kept_x[i] = t.carry[count + i], kept_v[i] = t.carry[2 * count + i];
+    }
+    __syncthreads();
+    if (t.carry) ptx::fence_acq_rel();  // with the one in save(): words received say that the carry was read
+  }
+
+  // For the next launch. Every block has read the carry once this one has received what all send in an evaluation.
+  __device__ void save() const {
+    if (!t.carry) return;
+    ptx::fence_acq_rel();
+    __syncthreads();
+    const int count = t.images * t.d_tok;
+    for (int i = thread_index(); i < count; i += kFmThreads) {
+      t.carry[i] = x[i];
+      t.carry[count + i] = kept_x[i];
+      t.carry[2 * count + i] = kept_v[i];
+    }
   }
 
   // docs/model.md, "Guidance". Rows are branch-major: condition, (image only,) none.
@@ -69,10 +88,13 @@ struct FmSolver {
     }
   }
 
-  // The last velocities and x before normalization, for whoever compares stages.
-  __device__ void report() const {
+  // The last velocities, and x before normalization, for whoever compares stages.
+  __device__ void report_velocity() const {
     for (int i = thread_index(); i < t.branches * t.images * t.d_tok; i += kFmThreads)
       if (t.velocity) t.velocity[i] = velocity[i];
+  }
+
+  __device__ void report_latent() const {
     for (int i = thread_index(); i < t.images * t.d_tok; i += kFmThreads)
       if (t.latent) t.latent[i] = x[i];
   }
@@ -80,7 +102,7 @@ struct FmSolver {
   // Token-wise normalization, in place; a lane's numbers of an image are read by no other before the next barrier.
   __device__ void normalize() {
     if (!t.normalize) return;
-    __syncthreads();  // report() reads other images
+    __syncthreads();  // report_latent() reads other images
     for (int image = warp_index(); image < t.images; image += kFmWarps) {
       float* row = x + image * t.d_tok;
       float sum = 0.0f, squares = 0.0f;

@@ -40,6 +40,7 @@ struct Finish {
       store_activation(n, r, v * task.next_weight[n]);
       return v * v;
     } else if constexpr (kKind == Epilogue::kTimes) {
+#pragma unroll 1  // stands in the code once for each pair already: unrolled, it spills
       for (int s = 0; s < task.steps; ++s) {
         const float time = task.times[static_cast<std::int64_t>(s) * segment().n + n];
         store_activation(n, s * task.rows + r, silu(v + time));
