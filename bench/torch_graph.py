@@ -100,7 +100,7 @@ class GraphToken:
     def capture(self) -> None:
         """Records a token. What the warm-up wrote is put back; what it left in the cache is overwritten in time."""
         kept = [(buffer, buffer.clone()) for buffer in (self.hidden, self.position, self.x)]
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
