@@ -68,12 +68,13 @@ class Sampler:
         s, data = self.settings, self.dataset
         rng = random.Random(f"generator {s.seed} {step}")
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
-        chosen = [rng.randrange(len(data.scenes)) for _ in range(s.batch)]
+        drawing_count, edit_count = s.batches_at(step)
+        chosen = [rng.randrange(len(data.scenes)) for _ in range(drawing_count)]
         rows = [self.drawing_row(rng, index) for index in chosen]
         drawings = self._batch(rows, DRAW_COLUMNS, data.scene_tokens[chosen].float(), generator)
-        if s.edit_batch == 0:
+        if edit_count == 0:
             return [drawings]
-        chosen = [rng.randrange(len(data.edits)) for _ in range(s.edit_batch)]
+        chosen = [rng.randrange(len(data.edits)) for _ in range(edit_count)]
         edited = [self.edit_row(rng, index) for index in chosen]
         rows = [row for row, _ in edited]
         pairs = data.edit_tokens[chosen].float()

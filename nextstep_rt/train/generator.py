@@ -24,7 +24,7 @@ from ..tokenizer import PromptTokenizer
 from .batches import Batch, Sampler
 from .files import save_weights
 from .latents import load_dataset
-from .optim import make_optimizers
+from .optim import learning_rate, make_optimizers
 from .run import Metrics, can_compile, compiled, pick_device, scaled, train
 from .tokenizer import MAX_LENGTH, write_tokenizer
 from .world import CANVAS
@@ -48,6 +48,11 @@ class GeneratorTraining:
     steps: int = 6000
     batch: int = 36  # drawings in a step
     edit_batch: int = 12  # 0: drawings only
+    # A second course of the learning rate, mostly edits: which thing an instruction means is learned late.
+    later_steps: int = 4500
+    later_batch: int = 20
+    later_edit_batch: int = 28
+    later_lr: float = 1e-3
     draws: int = 4  # of noise and time for one image token: the released fm_head_batch_mul
     drop: float = 0.1
     # A deviation from the released recipe: the tokens read are perturbed by a * eps, a ~ U[0, this], and normalized
@@ -60,7 +65,22 @@ class GeneratorTraining:
 
     def scaled(self, factor: float) -> GeneratorTraining:
         """The same with `factor` times the steps."""
-        return replace(self, steps=scaled(self.steps, factor))
+        later = scaled(self.later_steps, factor) if self.later_steps else 0
+        return replace(self, steps=scaled(self.steps, factor), later_steps=later)
+
+    def is_later(self, step: int) -> bool:
+        """Whether a step is of the second course."""
+        return self.later_steps > 0 and step > self.steps
+
+    def batches_at(self, step: int) -> tuple[int, int]:
+        """Drawings and edits of a step."""
+        return (self.later_batch, self.later_edit_batch) if self.is_later(step) else (self.batch, self.edit_batch)
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step in units of `lr`."""
+        if self.is_later(step):
+            return self.later_lr / self.lr * learning_rate((step - self.steps - 1) / self.later_steps)
+        return learning_rate((step - 1) / self.steps)
 
     def config(self) -> dict[str, object]:
         """config.json in the released layout; the ids are those of `write_tokenizer`."""
@@ -150,7 +170,7 @@ def _initial(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 class GeneratorTask:
-    """One step: a batch of drawings and, unless edit_batch is 0, a batch of edits."""
+    """One step: a batch of drawings and, unless there are none, a batch of edits."""
 
     def __init__(
         self, settings: GeneratorTraining, sampler: Sampler, config: ModelConfig, device: torch.device
@@ -174,7 +194,7 @@ class GeneratorTask:
         text = sum((pair[0] for pair in pairs), torch.zeros((), device=self.device)) / words
         mse = sum((pair[1] * len(batch.ids) for pair, batch in zip(pairs, batches, strict=True)), text * 0) / images
         metrics = {"ce": text.item(), "mse": mse.item()}
-        if s.edit_batch > 0:
+        if len(pairs) > 1:
             metrics["edit_mse"] = pairs[-1][1].item()
         return s.text_weight * text + mse, metrics
 
@@ -185,7 +205,10 @@ def train_generator(settings: GeneratorTraining, run: Path, cache: Path, out: Pa
     dataset = load_dataset(out / "vae", cache, scene_count=settings.scenes, edit_count=settings.edits)
     sampler = Sampler(settings, dataset, prompts)
     task = GeneratorTask(settings, sampler, config, pick_device())
-    average = train(task, run, steps=settings.steps, ema=settings.ema, settings=asdict(settings), title="generator")
+    steps = settings.steps + settings.later_steps
+    average = train(
+        task, run, steps=steps, ema=settings.ema, settings=asdict(settings), title="generator", rate=settings.rate_at
+    )
     save_generator(average.weights, out)
 
 

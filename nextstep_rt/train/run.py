@@ -106,9 +106,19 @@ def _gradients(task: Task, step: int) -> dict[str, Tensor]:
     return made
 
 
-def train(task: Task, folder: Path, *, steps: int, ema: float, settings: dict[str, object], title: str) -> Average:
+def train(
+    task: Task,
+    folder: Path,
+    *,
+    steps: int,
+    ema: float,
+    settings: dict[str, object],
+    title: str,
+    rate: Callable[[int], float] | None = None,
+) -> Average:
     """Trains from where the folder stands to the last step; returns the averaged weights.
 
+    The optimizers' learning rates are multiplied by `rate` of the step, by default one course over all steps.
     Raises InvalidRequest where the folder holds a run with other settings, or the loss stops being a number; Error
     where the compiler fails `check_gradients`.
     """
@@ -119,7 +129,8 @@ def train(task: Task, folder: Path, *, steps: int, ema: float, settings: dict[st
     if start < steps and task.is_compiled:
         check_gradients(task, start + 1)
     saved = time.monotonic()
-    for step in _progress(start, steps, title, task, average, rates, folder):
+    course = rate or (lambda step: learning_rate((step - 1) / steps))
+    for step in _progress(start, steps, title, task, average, rates, course, folder):
         if time.monotonic() - saved > SAVE_EVERY_S or step == steps:
             _save(task, average, folder, settings, step)
             saved = time.monotonic()
@@ -134,6 +145,7 @@ def _progress(
     task: Task,
     average: Average,
     rates: list[list[float]],
+    course: Callable[[int], float],
     folder: Path,
 ) -> Iterator[int]:
     """Runs the steps after `start`, yielding the number of each one done."""
@@ -144,7 +156,7 @@ def _progress(
         logged = start
         began = time.monotonic()
         for step in range(start + 1, steps + 1):
-            factor = learning_rate((step - 1) / steps)
+            factor = course(step)
             for optimizer, initial in zip(task.optimizers, rates, strict=True):
                 for group, rate in zip(optimizer.param_groups, initial, strict=True):
                     group["lr"] = rate * factor

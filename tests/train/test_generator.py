@@ -242,3 +242,18 @@ def test_a_few_steps_lower_the_loss_and_the_file_loads(sampler, layout, monkeypa
     assert "image_head.net.final_layer.linear.weight" in tensors
     assert all(tensor.dtype == torch.bfloat16 for tensor in tensors.values())
     ReferenceEngine(layout.config, tensors)
+
+
+def test_the_second_course(layout: SimpleNamespace, dataset: Dataset) -> None:
+    """After `steps` steps the rate rises and falls once more, and the batches are others."""
+    settings = replace(SETTINGS, steps=100, later_steps=50, later_batch=1, later_edit_batch=3, lr=2e-3, later_lr=5e-4)
+    rates = [settings.rate_at(step) for step in range(1, 151)]
+    assert max(rates[:100]) == 1
+    assert max(rates[100:]) == pytest.approx(0.25)
+    assert rates[99] < 0.05
+    assert rates[149] < 0.05
+    sampler = Sampler(settings, dataset, layout.prompts)
+    assert [len(batch.ids) for batch in sampler.batches(100)] == [SETTINGS.batch, SETTINGS.edit_batch]
+    assert [len(batch.ids) for batch in sampler.batches(101)] == [1, 3]
+    alone = replace(settings, later_steps=0)
+    assert alone.batches_at(101) == (SETTINGS.batch, SETTINGS.edit_batch)

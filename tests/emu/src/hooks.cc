@@ -61,5 +61,6 @@ NSRT_EMU_HOOKS(16)
 NSRT_EMU_ATOMICS(8, std::uint8_t)
 NSRT_EMU_ATOMICS(32, std::uint32_t)
 NSRT_EMU_ATOMICS(64, std::uint64_t)
+void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 }  // extern "C"
