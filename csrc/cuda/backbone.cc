@@ -1,9 +1,7 @@
 // The transformer's forward pass on the GPU, five launches a layer: q, k, v with rotation and append | attention |
 // o + residual | gate, up | down + residual. Norms are part of the products around them.
 #include <algorithm>
-#include <cstring>
 
-#include "core/check.h"
 #include "cuda/cuda_backend.h"
 #include "cuda/range.h"
 
@@ -76,7 +74,7 @@ void CudaBackend::enqueue_attention_block(std::size_t layer, std::int64_t rows, 
   qkv.places = device_inputs()->places;
   enqueue(qkv);
 
-  AttnDecodeTask attention = attention_shape(rows, rows, shape_.positions);
+  AttnDecodeTask attention = attention_shape(rows, shape_.positions);
   attention.splits = splits;
   attention.q = q_.data();
   attention.k = qkv.k_cache;

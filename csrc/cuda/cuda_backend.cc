@@ -108,24 +108,23 @@ void CudaBackend::reserve_workspaces() {
 
 std::string CudaBackend::name() const { return str("cuda:", device_, "/sm_", traits_.major, traits_.minor); }
 
-AttnDecodeTask CudaBackend::attention_shape(std::int64_t rows, std::int64_t sequences, std::int64_t positions) const {
+AttnDecodeTask CudaBackend::attention_shape(std::int64_t rows, std::int64_t positions) const {
   AttnDecodeTask task{.rows = static_cast<std::int32_t>(rows),
                       .h_q = static_cast<std::int32_t>(config_.num_attention_heads),
                       .h_kv = static_cast<std::int32_t>(config_.num_key_value_heads),
                       .d_head = static_cast<std::int32_t>(config_.head_dim),
                       .capacity = positions};
-  task.splits = attn_splits(traits_.sm_count, static_cast<std::int32_t>(sequences), task.h_kv, positions);
+  task.splits = attn_splits(traits_.sm_count, task.rows, task.h_kv, positions);
   return task;
 }
 
-CudaBackend::Sizes CudaBackend::sizes(const StateShape& shape, std::int64_t solver_steps) const {
+CudaBackend::Sizes CudaBackend::sizes(const StateShape& shape) const {
   const std::int64_t d_fm = config_.fm_head_dim;
   Sizes s;
   s.cache =
       count(config_.num_hidden_layers, shape.rows, config_.num_key_value_heads, shape.positions, config_.head_dim);
   s.rope = count(shape.positions, config_.head_dim / 2);
-  for (const auto& task :
-       {attention_shape(shape.rows, shape.rows, shape.positions), attention_shape(chunk_, chunk_, shape.positions)}) {
+  for (const auto& task : {attention_shape(shape.rows, shape.positions), attention_shape(chunk_, shape.positions)}) {
     const WorkspaceNeed need = attn_workspace(task);
     s.attn_partials = std::max(s.attn_partials, need.partials);
     s.attn_tickets = std::max(s.attn_tickets, need.tickets);
@@ -133,7 +132,6 @@ CudaBackend::Sizes CudaBackend::sizes(const StateShape& shape, std::int64_t solv
   s.times = count(shape.steps, d_fm);
   s.modulation_inputs = count(shape.steps, shape.rows, d_fm);
   s.modulations = count(shape.steps, std::max(shape.rows * config_.fm_modulation_dim(), kTimeDims));
-  s.solver_steps = count(solver_steps);
   s.noise = count(1 + shape.steps, shape.rows, config_.token_dim());
   return s;
 }
@@ -144,14 +142,14 @@ std::uint64_t CudaBackend::fixed_bytes() const {
 }
 
 MemoryUse CudaBackend::plan(const StateShape& shape) const {
-  const Sizes s = sizes(shape, 2 * shape.steps);
+  const Sizes s = sizes(shape);
   const std::uint64_t floats = 2 * s.rope + s.attn_partials + s.attn_tickets + s.times + s.noise;
   MemoryUse use;
   use.weights = weights_.nbytes();
   use.converted = host_weights_.converted_nbytes;
   use.kv_cache = 2 * s.cache * width();
   use.scratch = fixed_bytes() + floats * sizeof(float) + (s.modulation_inputs + s.modulations) * width() +
-                s.solver_steps * sizeof(FmStep) + sizeof(Inputs);
+                count(2, shape.steps) * sizeof(FmStep) + sizeof(Inputs);
   return use;
 }
 
@@ -176,14 +174,14 @@ void CudaBackend::reserve(const StateShape& shape) {
   next_token_ = Graph();
   shape_ = shape;
   token_ = 0;
-  const Sizes s = sizes(shape, 0);
+  const Sizes s = sizes(shape);
   grow(k_cache_, s.cache * width(), "KV cache");
   grow(v_cache_, s.cache * width(), "KV cache");
   grow(attn_partials_, s.attn_partials, "workspaces");
   grow(attn_tickets_, s.attn_tickets, "workspaces");
   stream_.zero(attn_tickets_.data(), attn_tickets_.bytes());
-  decode_splits_ = attention_shape(shape.rows, shape.rows, shape.positions).splits;
-  prefill_splits_ = attention_shape(chunk_, chunk_, shape.positions).splits;
+  decode_splits_ = attention_shape(shape.rows, shape.positions).splits;
+  prefill_splits_ = attention_shape(chunk_, shape.positions).splits;
   grow(device_inputs_, sizeof(Inputs), "inputs");
   if (host_inputs_.bytes() == 0) host_inputs_ = PinnedMemory(sizeof(Inputs));
   reserve_rope(shape.positions);
@@ -218,11 +216,11 @@ void CudaBackend::set_plan(const DecodePlan& plan) {
     steps.push_back(device_step(step));
     draws = std::max(draws, step.draw + 1);
   }
-  const Sizes s = sizes({rows_of_token(), 1, times()}, num_steps_);
+  const Sizes s = sizes({rows_of_token(), 1, times()});
   grow(times_, s.times, "time embeddings");
   grow(modulation_inputs_, s.modulation_inputs * width(), "modulations");
   grow(modulations_, s.modulations * width(), "modulations");
-  grow(steps_, s.solver_steps, "solver steps");
+  grow(steps_, steps.size(), "solver steps");
   noise_count_ = count(draws, plan.images, config_.token_dim());
   grow(device_inputs_, sizeof(Inputs) + noise_bytes(), "inputs");
   if (host_inputs_.bytes() < sizeof(Inputs) + noise_bytes())

@@ -63,10 +63,10 @@ class CudaBackend final : public Backend {
   // What a request decides, in elements.
   struct Sizes {
     std::size_t cache = 0, rope = 0, attn_partials = 0, attn_tickets = 0;
-    std::size_t times = 0, modulation_inputs = 0, modulations = 0, solver_steps = 0, noise = 0;
+    std::size_t times = 0, modulation_inputs = 0, modulations = 0, noise = 0;
   };
-  Sizes sizes(const StateShape& shape, std::int64_t solver_steps) const;
-  AttnDecodeTask attention_shape(std::int64_t rows, std::int64_t sequences, std::int64_t positions) const;
+  Sizes sizes(const StateShape& shape) const;
+  AttnDecodeTask attention_shape(std::int64_t rows, std::int64_t positions) const;
   std::uint64_t fixed_bytes() const;
   void reserve_rows();
   void reserve_workspaces();

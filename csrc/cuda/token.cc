@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "core/bf16.h"
-#include "core/check.h"
 #include "core/tables.h"
 #include "cuda/cuda_backend.h"
 #include "cuda/range.h"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -15,22 +14,16 @@ from typing import Any
 
 import pytest
 
+sys.path.append(str(Path(__file__).parents[2]))  # bench is not installed
+
+from bench.gpu.core import load_core
+
 STEP_BUDGET, MEMORY_LIMIT = 1 << 33, 512 << 20  # as the emulator begins
 CORE = os.environ.get("NSRT_CUDA_CORE")
 
 
-def load_core(path: str) -> None:
-    """Puts the native module at `path` in the place of the installed one."""
-    spec = importlib.util.spec_from_file_location("nextstep_rt._core", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-
-
 if CORE is not None:
-    load_core(str(Path(CORE).resolve()))
+    load_core(Path(CORE).resolve())
 elif importlib.import_module("nextstep_rt._core").build_info()["cuda"] != "on":
     collect_ignore_glob = ["test_*.py"]
 
