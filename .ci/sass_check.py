@@ -15,21 +15,29 @@ from pathlib import Path
 COPY_16 = r"LDGSTS\.E(\.\w+)*\.128\b"  # to shared memory, asynchronous
 LOAD_16 = r"LDG\.E(\.\w+)*\.128\b(?!\.STRONG)"
 TENSOR_CORES = r"HMMA\.16816\.F32\.BF16\b"
+WARP_GROUPS = r"HGMMA\.64x128x16\.F32\.BF16\b"
+TENSOR_LOAD = r"UTMALDG\b"
 
 
 @dataclass(frozen=True)
 class Hot:
-    """Kernels by a pattern of their names without namespaces, how many there are, and instructions all must have."""
+    """Kernels by a pattern of their names without namespaces, how many there are, and instructions all must have.
+
+    Where they are compiled for one kind of GPU only, `architectures` is a pattern of it.
+    """
 
     names: str
     count: int
     instructions: tuple[str, ...]
+    architectures: str = ""
 
 
 HOT = (
     Hot(r"linear_kernel<TensorMultiply<(1|2|4|8)>, ", 24, (COPY_16, TENSOR_CORES)),
     Hot(r"attn_decode_kernel<TensorAttention<(64|128)> ?>", 2, (LOAD_16, TENSOR_CORES)),
     Hot(r"fm_head_kernel<__nv_bfloat16, __nv_bfloat16, (1|2|4|8|16)>", 5, (COPY_16, LOAD_16)),
+    Hot(r".*GemmSm80<", 2, (COPY_16, TENSOR_CORES), "sm_(?!90a)"),
+    Hot(r".*GemmSm90<", 2, (WARP_GROUPS, TENSOR_LOAD), "sm_90a"),
 )
 
 
@@ -108,6 +116,8 @@ def main() -> None:
     for folder in map(Path, sys.argv[1:]):
         kernels = list(kernels_of(folder))
         for hot in HOT:
+            if not any(re.match(hot.architectures, kernel.architecture) for kernel in kernels):
+                continue
             for failure in failures(hot, kernels):
                 print(f"FAILED: {folder}: {failure}")
                 wrong += 1

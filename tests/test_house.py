@@ -30,7 +30,7 @@ MAY_INCLUDE = {
     "python": {"include", "core", "backend", "engine", "cpu", "python"},
 }
 SYSTEM = re.compile(r"(fcntl|sched|unistd|pthread|immintrin|arm_neon|sys/\w+)\.h")
-CUDA = re.compile(r"(cuda|cublas|nccl|cooperative_groups|nv).*")
+CUDA = re.compile(r"(cuda|cublas|cute|cutlass|nccl|cooperative_groups|nv).*")
 
 
 def rooms() -> list[str]:

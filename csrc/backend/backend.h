@@ -94,6 +94,9 @@ std::unique_ptr<Backend> make_cpu_backend(const ModelWeights& weights, DType com
 // Throws Error where the library was built without CUDA or no device is there.
 std::unique_ptr<Backend> make_cuda_backend(const ModelWeights& weights, DType compute, int device);
 bool built_with_cuda();
+// What does the products of long prompts in bfloat16, by device: "cutlass sm_90a", "cutlass sm_80" or "linear kernels
+// in chunks of 64". As cuda_devices(): one a GPU.
+std::vector<std::string> cuda_prefill_products();
 // The GPUs by index, described: name, architecture, memory. None in a build without CUDA or without a driver.
 std::vector<std::string> cuda_devices();
 

@@ -55,7 +55,6 @@ void CudaBackend::enqueue_attention_block(std::size_t layer, std::int64_t rows, 
                                           std::int32_t splits) {
   const DeviceLayer& w = weights_.layers()[layer];
   const std::int64_t d_head = config_.head_dim, h_kv = config_.num_key_value_heads;
-  const std::size_t layer_bytes = static_cast<std::size_t>(shape_.rows * h_kv * shape_.positions * d_head) * width();
   LinearTask qkv = product(w.q, x_.data(), rows);
   qkv.segments[0].kind = TileKind::kRotary;
   qkv.segments[1] = {.w = w.k.w, .bias = w.k.bias, .n = w.k.n, .kind = TileKind::kRotary};
@@ -67,8 +66,8 @@ void CudaBackend::enqueue_attention_block(std::size_t layer, std::int64_t rows, 
   qkv.d_head = static_cast<std::int32_t>(d_head);
   qkv.h_kv = static_cast<std::int32_t>(h_kv);
   qkv.capacity = shape_.positions;
-  qkv.k_cache = k_cache_.data() + layer * layer_bytes;
-  qkv.v_cache = v_cache_.data() + layer * layer_bytes;
+  qkv.k_cache = k_cache_.data() + layer * layer_bytes();
+  qkv.v_cache = v_cache_.data() + layer * layer_bytes();
   qkv.cos = rope_cos_.data();
   qkv.sin = rope_sin_.data();
   qkv.places = device_inputs()->places;
@@ -144,6 +143,14 @@ void CudaBackend::place_rows(std::span<const RowRef> rows) {
 void CudaBackend::forward(std::span<const RowRef> rows, const float* embeds) {
   const DeviceScope scope(device_);
   const ProfilerRange range("prefill");
+  if (prefill_.library != nullptr && static_cast<std::int64_t>(rows.size()) >= prefill_.rows_from)
+    return forward_many(rows, embeds);
+  const auto most = static_cast<std::size_t>(chunk_), d = static_cast<std::size_t>(config_.hidden_size);
+  for (std::size_t i = 0; i < rows.size(); i += most)
+    forward_chunk(rows.subspan(i, std::min(most, rows.size() - i)), embeds + i * d);
+}
+
+void CudaBackend::forward_chunk(std::span<const RowRef> rows, const float* embeds) {
   const auto n = static_cast<std::int64_t>(rows.size());
   place_rows(rows);
   enqueue_copy(device_inputs_.data(), host_inputs_.data(), sizeof(Inputs));

@@ -66,21 +66,23 @@ CudaBackend::CudaBackend(const ModelWeights& weights, DType compute, int device,
       device_(device),
       traits_(traits),
       weights_((check_config(weights.config), weights), stream_),
-      chunk_(chunk_rows(weights_.dtype(), compute)) {
+      chunk_(chunk_rows(weights_.dtype(), compute)),
+      prefill_(choose_prefill(weights_.dtype(), compute, traits, chunk_)) {
   reserve_rows();
+  reserve_prefill();
   reserve_workspaces();
   stream_.synchronize();
 }
 
 void CudaBackend::reserve_rows() {
-  const std::int64_t d = config_.hidden_size, d_tok = config_.token_dim();
+  const std::int64_t d = config_.hidden_size, d_tok = config_.token_dim(), rows = prefill_.most_rows;
   const char* purpose = "activations";
-  grow(residual_, count(chunk_, d), purpose);
+  grow(residual_, count(rows, d), purpose);
   grow(squares_, count(chunk_, std::max<std::int64_t>((d + kTileRows - 1) / kTileRows, traits_.sm_count)), purpose);
-  grow(x_, count(chunk_, std::max(d, d_tok)) * width(), purpose);
-  grow(q_, count(chunk_, config_.num_attention_heads, config_.head_dim) * width(), purpose);
+  grow(x_, count(rows, std::max(d, d_tok)) * width(), purpose);
+  grow(q_, count(rows, config_.num_attention_heads, config_.head_dim) * width(), purpose);
   grow(attended_, q_.size(), purpose);
-  grow(inner_, count(chunk_, config_.intermediate_size) * width(), purpose);
+  grow(inner_, count(rows, config_.intermediate_size) * width(), purpose);
   grow(hidden_, count(kMaxRows, d), purpose);
   for (auto* buffer : {&condition_input_, &condition_}) grow(*buffer, count(kMaxRows, d) * width(), purpose);
   for (auto* buffer : {&velocity_, &latent_, &tokens_}) grow(*buffer, count(kMaxRows, d_tok), purpose);
@@ -138,7 +140,8 @@ CudaBackend::Sizes CudaBackend::sizes(const StateShape& shape) const {
 
 std::uint64_t CudaBackend::fixed_bytes() const {
   return bytes_of(residual_, squares_, x_, q_, attended_, inner_, hidden_, condition_input_, condition_, velocity_,
-                  latent_, tokens_, carry_, fm_words_, linear_partials_, linear_tickets_);
+                  latent_, tokens_, carry_, fm_words_, linear_partials_, linear_tickets_, products_, prefill_places_,
+                  prefill_keep_);
 }
 
 MemoryUse CudaBackend::plan(const StateShape& shape) const {

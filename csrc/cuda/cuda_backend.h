@@ -16,7 +16,9 @@
 #include "cuda/device_weights.h"
 #include "cuda/ops/attn_decode/attn_decode.h"
 #include "cuda/ops/fm_head/fm_head.h"
+#include "cuda/ops/gemm/gemm.h"
 #include "cuda/ops/linear/linear.h"
+#include "cuda/ops/prefill/prefill.h"
 #include "cuda/ops/rows/rows.h"
 #include "cuda/runtime.h"
 
@@ -33,6 +35,16 @@ struct Inputs {
 };
 static_assert(sizeof(Inputs) % 16 == 0 && offsetof(Inputs, fm) + sizeof(FmInputs) == sizeof(Inputs));
 
+// Which of two ways rows of a prompt go: through a library's products, so many at once, or through the linear kernels.
+struct PrefillChoice {
+  const GemmLibrary* library = nullptr;  // null: the linear kernels, always
+  std::int64_t rows_from = 0;            // the fewest that go through the library
+  std::int64_t most_rows = 0;            // of a pass, either way
+};
+// `chunk` is what the linear kernels take. The environment variable NSRT_PREFILL_ROWS replaces `rows_from`; throws
+// InvalidRequest where it is no number of rows.
+PrefillChoice choose_prefill(DType weights, DType compute, const DeviceTraits& traits, std::int64_t chunk);
+
 class CudaBackend final : public Backend {
  public:
   // `device` is the calling thread's. Uploads the weights.
@@ -40,7 +52,7 @@ class CudaBackend final : public Backend {
 
   std::string name() const override;
   int threads() const override { return 1; }
-  std::int64_t max_chunk() const override { return chunk_; }
+  std::int64_t max_chunk() const override { return prefill_.most_rows; }
   MemoryUse plan(const StateShape& shape) const override;
   MemoryUse memory() const override;
   std::uint64_t available() const override;
@@ -79,7 +91,9 @@ class CudaBackend final : public Backend {
   // A kernel may overlap with a kernel before it, not with a copy.
   bool overlaps() { return std::exchange(after_kernel_, true); }
   RowsLaunch rows_launch();
+  PrefillLaunch prefill_launch() { return {.overlaps = overlaps(), .stream = stream_.get()}; }
   void enqueue(const LinearTask& task);
+  void enqueue(const GemmTask& task);
   void enqueue_copy(void* to, const void* from, std::size_t bytes);
 
   // -- backbone.cc; what begins with "enqueue" does not wait
@@ -90,10 +104,25 @@ class CudaBackend final : public Backend {
     return static_cast<std::int32_t>((config_.hidden_size + kTileRows - 1) / kTileRows);
   }
   const float* norm_after(std::size_t layer) const;
+  // Of one of the caches.
+  std::size_t layer_bytes() const {
+    return static_cast<std::size_t>(shape_.rows * config_.num_key_value_heads * shape_.positions * config_.head_dim) *
+           width();
+  }
+  void forward_chunk(std::span<const RowRef> rows, const float* embeds);
   void place_rows(std::span<const RowRef> rows);
   void enqueue_backbone(std::int64_t rows, std::int32_t norm_parts, std::int32_t splits);
   void enqueue_attention_block(std::size_t layer, std::int64_t rows, std::int32_t norm_parts, std::int32_t splits);
   void enqueue_feed_forward(std::size_t layer, std::int64_t rows);
+
+  // -- prefill.cc
+  void reserve_prefill();
+  GemmTask many_rows(const DeviceLinear& linear, const void* x, std::int64_t rows) const;
+  void forward_many(std::span<const RowRef> rows, const float* embeds);
+  void enqueue_norm(const float* weight, std::int64_t rows);
+  void enqueue_prefill_layer(std::size_t layer, std::int64_t rows);
+  void enqueue_prefill_qkv(std::size_t layer, std::int64_t rows);
+  void enqueue_prefill_attention(std::size_t layer, std::int64_t rows);
 
   // -- token.cc
   void embed_times();
@@ -117,7 +146,8 @@ class CudaBackend final : public Backend {
   const DeviceTraits traits_;
   const Stream stream_;
   const DeviceWeights weights_;
-  const std::int64_t chunk_;  // rows of a forward pass
+  const std::int64_t chunk_;  // rows of a forward pass through the linear kernels
+  const PrefillChoice prefill_;
 
   StateShape shape_;
   DecodePlan plan_;
@@ -128,8 +158,11 @@ class CudaBackend final : public Backend {
   bool after_kernel_ = false;
 
   // "Numbers" are of the compute dtype.
-  DeviceBuffer<float> residual_, squares_;               // [chunk, d_model], [chunk, parts]
-  DeviceBuffer<std::byte> x_, q_, attended_, inner_;     // [chunk, ...], numbers
+  DeviceBuffer<float> residual_, squares_;               // [prefill_.most_rows, d_model], [chunk, parts]
+  DeviceBuffer<std::byte> x_, q_, attended_, inner_;     // [prefill_.most_rows, ...], numbers
+  DeviceBuffer<std::byte> products_;                     // of prefill: q, k and v, then gate and up
+  DeviceBuffer<RowPlace> prefill_places_;                // as those of Inputs,
+  DeviceBuffer<std::int32_t> prefill_keep_;              // for more rows
   DeviceBuffer<float> rope_cos_, rope_sin_;              // [position, d_head / 2]
   DeviceBuffer<std::byte> k_cache_, v_cache_;            // [layer, sequence, kv head, position, d_head], numbers
   DeviceBuffer<float> hidden_;                           // [kMaxRows, d_model]
@@ -147,6 +180,7 @@ class CudaBackend final : public Backend {
   DeviceBuffer<std::uint32_t> linear_tickets_, attn_tickets_;
   DeviceBuffer<std::byte> device_inputs_;  // Inputs, then noise
   PinnedMemory host_inputs_, host_tokens_;
+  PinnedMemory host_prefill_;  // places, then keep
 
   Graph first_token_, next_token_;
 };

@@ -90,6 +90,18 @@ class DeviceWeights::Plan {
     product(to, from);
   }
 
+  // A product each, their matrices one directly below the other: together they are a product, too. Rows are of whole
+  // 16 bytes, so each matrix begins at a multiple of 16.
+  void stacked(std::initializer_list<std::pair<DeviceLinear*, const Linear*>> parts) {
+    for (std::size_t alignment = kAlignment; const auto& [to, from] : parts) {
+      to->n = static_cast<std::int32_t>(from->w.rows);
+      to->k = static_cast<std::int32_t>(from->w.cols);
+      add(&to->w, from->w.data, from->w.dtype, matrices_, from->w.rows * from->w.cols, alignment);
+      alignment = 1;
+    }
+    for (const auto& [to, from] : parts) vector(to->bias, from->bias, from->w.rows);
+  }
+
   // One below the other; all have biases.
   void joined(DeviceLinear& to, const std::vector<const Linear*>& parts) {
     to.k = static_cast<std::int32_t>(parts.front()->w.cols);
@@ -164,13 +176,10 @@ void DeviceWeights::place_backbone(const ModelWeights& weights, Plan& plan) {
     const LayerWeights& from = weights.layers[i];
     DeviceLayer& to = layers_[i];
     plan.vector(to.input_norm, from.input_norm, d);
-    plan.linear(to.q, from.q);
-    plan.linear(to.k, from.k);
-    plan.linear(to.v, from.v);
+    plan.stacked({{&to.q, &from.q}, {&to.k, &from.k}, {&to.v, &from.v}});
     plan.linear(to.o, from.o);
     plan.vector(to.post_attention_norm, from.post_attention_norm, d);
-    plan.linear(to.gate, from.gate);
-    plan.linear(to.up, from.up);
+    plan.stacked({{&to.gate, &from.gate}, {&to.up, &from.up}});
     plan.linear(to.down, from.down);
   }
   plan.vector(norm_, weights.norm, d);

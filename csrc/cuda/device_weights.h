@@ -23,6 +23,10 @@ struct DeviceLayer {
   DeviceLinear q, k, v, o;
   const float* post_attention_norm = nullptr;
   DeviceLinear gate, up, down;
+
+  // The matrices of q, k and v, and those of gate and up, lie one directly below the other. Without their biases.
+  DeviceLinear qkv() const { return {.w = q.w, .n = q.n + k.n + v.n, .k = q.k}; }
+  DeviceLinear gate_up() const { return {.w = gate.w, .n = gate.n + up.n, .k = gate.k}; }
 };
 
 struct DeviceFmHead {

@@ -12,4 +12,6 @@ bool built_with_cuda() { return false; }
 
 std::vector<std::string> cuda_devices() { return {}; }
 
+std::vector<std::string> cuda_prefill_products() { return {}; }
+
 }  // namespace nsrt

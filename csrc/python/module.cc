@@ -2,8 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "backend/backend.h"
 #include "cpu/isa.h"
@@ -57,6 +59,10 @@ std::map<std::string, std::string> build_info() {
   info["build"] = "debug";
 #endif
   info["cuda"] = !built_with_cuda() ? "not built" : cuda_devices().empty() ? "no device" : "on";
+  // A machine's GPUs are of one kind, as a rule; where they are not, each is told of.
+  std::vector<std::string> products = cuda_prefill_products();
+  products.erase(std::unique(products.begin(), products.end()), products.end());
+  for (const std::string& name : products) info["cuda_prefill"] += (info["cuda_prefill"].empty() ? "" : ", ") + name;
   return info;
 }
 

@@ -91,6 +91,20 @@ MUTANTS = (
         "end = place.position;",
     ),
     Mutant(
+        "no barrier between the warps' squares and their sum",
+        "prefill",
+        f"{OPS}/rows/rows.cuh",
+        "parts[warp_index()] = of_warp;\n  __syncthreads();",
+        "parts[warp_index()] = of_warp;",
+    ),
+    Mutant(
+        "rows that go to another sequence's cache",
+        "prefill",
+        f"{OPS}/prefill/prefill.cuh",
+        "std::int64_t{place.sequence} * task.h_kv + head;",
+        "std::int64_t{place.sequence} * task.h_q + head;",
+    ),
+    Mutant(
         "one buffer for a residual stream that a block may still be reading",
         "fm_head",
         f"{OPS}/fm_head/fm_head.cuh",

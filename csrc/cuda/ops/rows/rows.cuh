@@ -46,11 +46,14 @@ inline __global__ void __launch_bounds__(kRowThreads) take_hidden_kernel(const _
   const int r = static_cast<int>(blockIdx.x), sequence = task.keep[r];
   if (sequence < 0) return;
   float squares = 0.0f;
-  for (int i = thread_index(); i < task.norm.parts; i += kRowThreads)
-    squares += task.norm.squares[r * task.norm.parts + i];
+  const float* residual = task.residual + std::int64_t{r} * task.d;
+  if (task.norm.squares)
+    for (int i = thread_index(); i < task.norm.parts; i += kRowThreads)
+      squares += task.norm.squares[r * task.norm.parts + i];
+  else
+    for (int i = thread_index(); i < task.d; i += kRowThreads) squares += residual[i] * residual[i];
   const float sum = block_sum(squares, parts);
   const float scale = rsqrtf(sum / static_cast<float>(task.norm.width) + task.norm.eps);
-  const float* residual = task.residual + std::int64_t{r} * task.d;
   float* hidden = task.hidden + std::int64_t{sequence} * task.d;
   for (int i = thread_index(); i < task.d; i += kRowThreads) hidden[i] = residual[i] * scale * task.weight[i];
 }

@@ -27,7 +27,8 @@ struct BeginRowsTask {
 };
 void begin_rows(const BeginRowsTask& task, const RowsLaunch& launch);
 
-// The final norm of those rows that end a sequence: hidden[keep[r]] = residual[r] * rstd * weight.
+// The final norm of those rows that end a sequence: hidden[keep[r]] = residual[r] * rstd * weight. Where no squares are
+// given, it takes those of the residual.
 struct TakeHiddenTask {
   const float* residual = nullptr;  // [rows, d]
   RmsStatistics norm = {};
