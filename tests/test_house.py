@@ -26,8 +26,8 @@ MAY_INCLUDE = {
     "cpu": {"include", "core", "backend", "cpu"},
     "cuda": {"include", "core", "backend", "cuda"},
     "no_cuda": {"include", "core", "backend", "no_cuda"},
-    # The module shows the engine, and the CPU's ops for tests.
-    "python": {"include", "core", "backend", "engine", "cpu", "python"},
+    # The module shows the engine, and each backend's ops.
+    "python": {"include", "core", "backend", "engine", "cpu", "cuda", "python"},
 }
 SYSTEM = re.compile(r"(fcntl|sched|unistd|pthread|immintrin|arm_neon|sys/\w+)\.h")
 CUDA = re.compile(r"(cuda|cublas|cute|cutlass|nccl|cooperative_groups|nv).*")

@@ -16,9 +16,14 @@ namespace nsrt::python {
 
 namespace py = pybind11;
 
-enum class Kind { kFloat32, kBFloat16, kInt64, kBool };
+enum class Kind { kFloat32, kBFloat16, kInt32, kInt64, kBool };
+const char* name_of(Kind kind);
+std::size_t size_of(Kind kind);
 
-// A dense, row-major array in host memory, borrowed from `owner` (or a copy that `owner` owns).
+// "[3, *]"; a dimension of -1 may be any.
+std::string print_shape(const std::vector<std::int64_t>& shape);
+
+// A dense, row-major array, borrowed from `owner` (or a copy that `owner` owns).
 struct Array {
   const void* data = nullptr;
   Kind kind = Kind::kFloat32;
@@ -39,7 +44,10 @@ struct Array {
 // `name` is for messages. Throws InvalidRequest when it is no array, of another dtype, or not in host memory.
 Array read_array(py::handle object, const std::string& name);
 
-// The same, of one of the given kinds, with `ndim` dimensions; a dimension of -1 in `shape` may be any.
+// Throws InvalidRequest unless it is of one of the kinds and of that shape; a dimension of -1 may be any.
+void check_array(const Array& array, const std::string& name, std::initializer_list<Kind> kinds,
+                 const std::vector<std::int64_t>& shape);
+// Both.
 Array read_array(py::handle object, const std::string& name, std::initializer_list<Kind> kinds,
                  const std::vector<std::int64_t>& shape);
 // The same for float32, or null for None.
@@ -51,8 +59,5 @@ DType dtype_from_name(const std::string& name);
 // A new, uninitialised float32 array.
 py::array_t<float> make_floats(const std::vector<std::int64_t>& shape);
 py::array_t<float> to_numpy(const std::vector<float>& values, const std::vector<std::int64_t>& shape);
-
-// A DLPack capsule over `view`, holding `owner` alive; marked read-only where the protocol version can say so.
-py::capsule export_dlpack(const TensorView& view, py::object owner, bool versioned);
 
 }  // namespace nsrt::python

@@ -10,7 +10,7 @@
 #include "nextstep_rt/checkpoint.h"
 #include "nextstep_rt/engine.h"
 #include "python/arrays.h"
-#include "python/dlpack.h"
+#include "python/dlpack_exchange.h"
 #include "python/native_call.h"
 #include "python/register.h"
 
@@ -28,11 +28,14 @@ py::capsule tensor_dlpack(const Tensor& self, const py::object&, const py::objec
   if (!dl_device.is_none() && !dl_device.equal(py::make_tuple(static_cast<int>(kDLCPU), 0)))
     throw py::buffer_error("a checkpoint's tensors are in host memory; copy them to another device after reading");
   const bool versioned = !max_version.is_none() && max_version.cast<py::tuple>()[0].cast<int>() >= 1;
-  if (copy.is_none() || !copy.cast<bool>()) return export_dlpack(self.view, self.owner, versioned);
-  const py::bytes bytes(static_cast<const char*>(self.view.data), self.view.nbytes());
-  TensorView view = self.view;
-  view.data = PyBytes_AS_STRING(bytes.ptr());
-  return export_dlpack(view, bytes, versioned);
+  const TensorView& view = self.view;
+  DlpackExport tensor{.data = const_cast<void*>(view.data),
+                      .kind = view.dtype == DType::kBFloat16 ? Kind::kBFloat16 : Kind::kFloat32,
+                      .shape = view.shape};
+  if (copy.is_none() || !copy.cast<bool>()) return export_dlpack(tensor, self.owner, versioned);
+  const py::bytes bytes(static_cast<const char*>(view.data), view.nbytes());
+  tensor.data = PyBytes_AS_STRING(bytes.ptr());
+  return export_dlpack(tensor, bytes, versioned);
 }
 
 Tensor get_tensor(const py::object& self, const std::string& name) {

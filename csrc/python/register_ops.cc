@@ -152,6 +152,7 @@ std::vector<std::map<std::string, py::object>> solver_plan(const SamplingParams&
   for (const SolverStep& s : plan.steps)
     out.push_back({{"kind", py::str(kKinds[static_cast<std::size_t>(s.kind)])},
                    {"time", py::float_(plan.times[static_cast<std::size_t>(s.time)])},
+                   {"time_index", py::int_(s.time)},
                    {"draw", py::int_(s.draw)},
                    {"cx", py::float_(s.cx)},
                    {"cv", py::float_(s.cv)},

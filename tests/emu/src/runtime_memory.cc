@@ -62,6 +62,18 @@ cudaError_t cudaFree(void* pointer) {
   });
 }
 
+// In stream order, which is the order of the calls here. A recording would need memory of its own: not emulated.
+cudaError_t cudaMallocAsync(void** pointer, std::size_t bytes, cudaStream_t stream) {
+  const emu::Stream* of = emu::stream_of(stream);
+  if (of == nullptr || of->recording) return emu::refuse(cudaErrorInvalidValue, "cudaMallocAsync on this stream");
+  return cudaMalloc(pointer, bytes);
+}
+
+cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
+  if (emu::stream_of(stream) == nullptr) return emu::refuse(cudaErrorInvalidValue, "cudaFreeAsync on this stream");
+  return cudaFree(pointer);
+}
+
 cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
   return api("cudaMallocHost", [&](Machine& device) {
     *pointer = device.host.allocate_pinned(bytes);

@@ -82,6 +82,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   });
 }
 
+cudaError_t cudaDeviceSynchronize() {
+  return api("cudaDeviceSynchronize", [&](Machine& device) {
+    emu::synchronize(emu::default_stream(), device.time + 1);
+    for (emu::Stream* stream : emu::live_streams()) emu::synchronize(*stream, device.time + 1);
+    return cudaSuccess;
+  });
+}
+
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   return api("cudaStreamSynchronize", [&](Machine& device) {
     emu::Stream* stream = stream_of(handle);

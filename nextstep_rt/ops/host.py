@@ -1,42 +1,17 @@
-"""Every stage of the decode loop as a function on arrays: for tests, benchmarks and other projects.
-
-Inputs are numpy arrays or anything with ``__dlpack__`` (torch tensors, ...) in host memory, read without copying where
-they are dense; results are numpy arrays, which every DLPack library takes. Activations are float32; weights and KV
-caches float32 or bfloat16. All functions raise :class:`nextstep_rt.InvalidRequest` on a wrong dtype, shape or device.
-
-``isa`` forces an instruction set level (one of ``nextstep_rt._core.isa_levels()``); None takes the one in use. Results
-do not depend on ``threads``, nor a row's result on the other rows. Formulas: docs/model.md.
-"""
+"""Single stages on arrays in host memory, by the CPU backend's kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from . import _core
+from .. import _core
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
-
-__all__ = [
-    "SolverStep",
-    "attention",
-    "guidance",
-    "layer_norm",
-    "linear",
-    "normal_noise",
-    "rms_norm",
-    "rope",
-    "silu_mul",
-    "solver_plan",
-    "solver_update",
-    "time_grid",
-    "time_sinusoid",
-    "token_norm",
-]
 
 TOKEN_NORM_EPS = 1e-6
 
@@ -46,34 +21,11 @@ class SolverStep(TypedDict):
 
     kind: str
     time: float
+    time_index: int
     draw: int
     cx: float
     cv: float
     ce: float
-
-
-def linear(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    residual: Any = None,
-    *,
-    silu: bool = False,
-    round_x: bool = False,
-    threads: int = 1,
-    isa: str | None = None,
-) -> Floats:
-    """Weight-streaming product: ``act(x @ weight.T + bias) + residual``.
-
-    x float32 [b, k]; weight float32 or bfloat16 [n, k]; bias float32 [n]; residual float32 [b, n]; returns [b, n].
-    ``silu`` applies x * sigmoid(x). ``round_x`` lets x be rounded to bfloat16 where the ISA multiplies that format.
-    """
-    return _core.op_linear(x, weight, bias, residual, silu, round_x, threads, isa)
-
-
-def rms_norm(x: Any, weight: Any, *, eps: float, isa: str | None = None) -> Floats:
-    """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis; x float32 [b, d], weight float32 [d]."""
-    return _core.op_rms_norm(x, weight, eps, isa)
 
 
 def layer_norm(
@@ -134,7 +86,8 @@ def guidance(
 def solver_plan(params: _core.SamplingParams) -> list[SolverStep]:
     """The solver's steps: at ``time`` evaluate v, then ``x = cx * x + cv * v + ce * noise[draw]``.
 
-    ``kind`` is "update", or for Heun "heun_predict" (keep x and v) and "heun_correct" (x = kept x + cv * (kept v + v)).
+    ``time_index`` is the time's place among the plan's distinct ones. ``kind`` is "update", or for Heun "heun_predict"
+    (keep x and v) and "heun_correct" (x = kept x + cv * (kept v + v)).
     """
     return [cast(SolverStep, step) for step in _core.op_solver_plan(params)]
 

@@ -1,0 +1,42 @@
+// Tensors taken over from other libraries, and handed to them, through DLPack.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "python/arrays.h"
+#include "python/dlpack.h"
+
+namespace nsrt::python {
+
+// Lives as long as `owner`.
+struct DlpackTensor {
+  const DLTensor* tensor = nullptr;
+  py::object owner;
+};
+
+// Asks `object` for its tensor, and for its data to be ready on `stream` (the protocol's number; None: not asked for).
+// Throws InvalidRequest where it gives none.
+DlpackTensor take_dlpack(py::handle object, const std::string& name, const py::object& stream = py::none());
+
+// Nothing for dtypes that are not read here.
+std::optional<Kind> kind_of(const DLDataType& type);
+// Row-major, without gaps.
+bool is_dense(const DLTensor& tensor);
+
+struct DlpackExport {
+  void* data = nullptr;
+  Kind kind = Kind::kFloat32;
+  std::vector<std::int64_t> shape;
+  DLDevice device = {kDLCPU, 0};
+  bool read_only = true;  // said where the protocol version can say so
+};
+
+// A capsule that holds `owner` alive.
+py::capsule export_dlpack(const DlpackExport& tensor, py::object owner, bool versioned);
+
+}  // namespace nsrt::python
