@@ -24,6 +24,7 @@ SIDE = 8  # image tokens on each side
 # Columns before the image's first token, the same in every step so that each format is compiled once.
 DRAW_COLUMNS = 34
 EDIT_COLUMNS = 96
+INSTRUCTION_TOKENS = 14  # of the longest instruction
 # Of the drawings: prompted tersely, and tersely with the refined prompt written out behind.
 TERSE, REFINED = 0.1, 0.15
 IGNORED = -100
@@ -68,14 +69,13 @@ class Sampler:
         s, data = self.settings, self.dataset
         rng = random.Random(f"generator {s.seed} {step}")
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
-        drawing_count, edit_count = s.batches_at(step)
-        chosen = [rng.randrange(len(data.scenes)) for _ in range(drawing_count)]
+        chosen = [rng.randrange(len(data.scenes)) for _ in range(s.batch)]
         rows = [self.drawing_row(rng, index) for index in chosen]
         drawings = self._batch(rows, DRAW_COLUMNS, data.scene_tokens[chosen].float(), generator)
-        if edit_count == 0:
+        if s.edit_batch == 0:
             return [drawings]
-        chosen = [rng.randrange(len(data.edits)) for _ in range(edit_count)]
-        edited = [self.edit_row(rng, index) for index in chosen]
+        chosen = [rng.randrange(len(data.edits)) for _ in range(s.edit_batch)]
+        edited = [self.edit_row(rng, index, padded=rng.random() < s.padded_at(step)) for index in chosen]
         rows = [row for row, _ in edited]
         pairs = data.edit_tokens[chosen].float()
         pairs = torch.stack([pair.flip(0) if back else pair for pair, (_, back) in zip(pairs, edited, strict=True)])
@@ -97,15 +97,20 @@ class Sampler:
                 row += refined
         return row
 
-    def edit_row(self, rng: random.Random, index: int) -> tuple[list[int], bool]:
-        """An image and an instruction, or (dropped) the image alone; True where the change is the one back."""
-        edit, row = self.dataset.edits[index], self._picture
+    def edit_row(self, rng: random.Random, index: int, *, padded: bool = False) -> tuple[list[int], bool]:
+        """An image and an instruction, or (dropped) the image alone; True where the change is the one back.
+
+        Padded: with pads that the model sees, to INSTRUCTION_TOKENS.
+        """
+        edit = self.dataset.edits[index]
         back = edits.undone(rng, edit) if rng.random() < 0.5 else None
-        if rng.random() < self.settings.drop:
-            return row, back is not None
-        text = captions.written(rng, (back or edits.reworded(rng, edit)).instruction)
-        space = " " if rng.random() < 0.15 else ""  # people put one behind the `<image>` marker
-        return row + self.prompts.encode_text(space + text), back is not None
+        ids: list[int] = []
+        if rng.random() >= self.settings.drop:
+            text = captions.written(rng, (back or edits.reworded(rng, edit)).instruction)
+            space = " " if rng.random() < 0.15 else ""  # people put one behind the `<image>` marker
+            ids = self.prompts.encode_text(space + text)
+        pads = [self.prompts.pad] * (INSTRUCTION_TOKENS - len(ids) if padded else 0)
+        return [*self._picture, *pads, *ids], back is not None
 
     def _batch(self, rows: Sequence[list[int]], columns: int, target: Tensor, generator: torch.Generator) -> Batch:
         ids = torch.full((len(rows), columns), self.prompts.pad)
@@ -115,7 +120,8 @@ class Sampler:
                 raise InvalidRequest(f"a row of {len(tokens)} tokens does not fit {columns} columns: raise the number")
             line[columns - len(tokens) :] = torch.tensor(tokens)
         keep = torch.arange(columns) >= columns - torch.tensor([[len(row) + len(self._suffix)] for row in rows])
-        next_ids = ids[:, 1:].masked_fill(~keep[:, :-1] | (ids[:, 1:] == self.prompts.placeholder), IGNORED)
+        unwritten = (ids[:, 1:] == self.prompts.placeholder) | (ids[:, 1:] == self.prompts.pad)
+        next_ids = ids[:, 1:].masked_fill(~keep[:, :-1] | unwritten, IGNORED)
         amplitude = self.settings.input_noise * torch.rand(len(rows), 1, 1, generator=generator)
         read = target[:, :-1]
         read = read + amplitude * torch.randn(read.shape, generator=generator)

@@ -43,16 +43,14 @@ class GeneratorTraining:
     fm_head_dim: int = 192
     fm_head_layers: int = 3
     vocab_size: int = 640
-    scenes: int = 16384
-    edits: int = 8192
-    steps: int = 6000
-    batch: int = 36  # drawings in a step
-    edit_batch: int = 12  # 0: drawings only
-    # A second course of the learning rate, mostly edits: which thing an instruction means is learned late.
-    later_steps: int = 4500
-    later_batch: int = 20
-    later_edit_batch: int = 28
-    later_lr: float = 1e-3
+    scenes: int = 24576
+    edits: int = 20480
+    steps: int = 10000
+    batch: int = 28  # drawings in a step
+    edit_batch: int = 20  # 0: drawings only
+    # Instructions are padded to one length at first, ever fewer of them until this part of the steps is done. Then a
+    # token of the edited image is as far from its source in every row, which is how copying is learned at all.
+    padded_until: float = 0.6
     draws: int = 4  # of noise and time for one image token: the released fm_head_batch_mul
     drop: float = 0.1
     # A deviation from the released recipe: the tokens read are perturbed by a * eps, a ~ U[0, this], and normalized
@@ -65,21 +63,14 @@ class GeneratorTraining:
 
     def scaled(self, factor: float) -> GeneratorTraining:
         """The same with `factor` times the steps."""
-        later = scaled(self.later_steps, factor) if self.later_steps else 0
-        return replace(self, steps=scaled(self.steps, factor), later_steps=later)
+        return replace(self, steps=scaled(self.steps, factor))
 
-    def is_later(self, step: int) -> bool:
-        """Whether a step is of the second course."""
-        return self.later_steps > 0 and step > self.steps
-
-    def batches_at(self, step: int) -> tuple[int, int]:
-        """Drawings and edits of a step."""
-        return (self.later_batch, self.later_edit_batch) if self.is_later(step) else (self.batch, self.edit_batch)
+    def padded_at(self, step: int) -> float:
+        """The part of a step's instructions that are padded."""
+        return max(0.0, 1.0 - (step - 1) / (self.padded_until * self.steps)) if self.padded_until > 0 else 0.0
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step in units of `lr`."""
-        if self.is_later(step):
-            return self.later_lr / self.lr * learning_rate((step - self.steps - 1) / self.later_steps)
         return learning_rate((step - 1) / self.steps)
 
     def config(self) -> dict[str, object]:
@@ -205,9 +196,14 @@ def train_generator(settings: GeneratorTraining, run: Path, cache: Path, out: Pa
     dataset = load_dataset(out / "vae", cache, scene_count=settings.scenes, edit_count=settings.edits)
     sampler = Sampler(settings, dataset, prompts)
     task = GeneratorTask(settings, sampler, config, pick_device())
-    steps = settings.steps + settings.later_steps
     average = train(
-        task, run, steps=steps, ema=settings.ema, settings=asdict(settings), title="generator", rate=settings.rate_at
+        task,
+        run,
+        steps=settings.steps,
+        ema=settings.ema,
+        settings=asdict(settings),
+        title="generator",
+        rate=settings.rate_at,
     )
     save_generator(average.weights, out)
 

@@ -13,5 +13,4 @@ SMALL_GENERATOR = GeneratorTraining(
     head_dim=32,
     fm_head_dim=32,
     fm_head_layers=1,
-    later_steps=0,
 )

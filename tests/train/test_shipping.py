@@ -92,7 +92,7 @@ def test_the_command_trains_all_and_scales_the_steps(tmp_path: Path, monkeypatch
         phases=tuple(replace(phase, steps=max(1, round(phase.steps / 100))) for phase in VaeTraining().phases),
     )
     whole = GeneratorTraining()
-    assert settings == replace(whole, steps=round(whole.steps / 100), later_steps=round(whole.later_steps / 100))
+    assert settings == replace(whole, steps=round(whole.steps / 100))
     stated = GenerationConfig.from_folder(tmp_path / "model")
     assert stated.guidance_scale == command.GENERATION["guidance_scale"]
 

@@ -25,7 +25,7 @@ from .numbers import Floats
 from .work import Drawing, Values, draw
 
 # Drawings only, and fewer of them: enough to tell recipes apart, not to make a good model.
-SHORT = GeneratorTraining(steps=900, later_steps=0, scenes=8192, edits=0, edit_batch=0)
+SHORT = GeneratorTraining(steps=900, scenes=8192, batch=36, edits=0, edit_batch=0)
 
 
 @dataclass(frozen=True)
