@@ -31,9 +31,10 @@ struct Workspace {
   LinearWorkspace view() const { return {partials.get(), tickets.get(), std::size_t{kSmCount} * 2 * 1024, 256}; }
 };
 
-void run(const Setup& s, const LinearTask& task, const Workspace& workspace) {
-  linear(task, workspace.view(),
-         {.weights = s.weights, .activations = s.activations, .path = s.path, .sm_count = kSmCount});
+void run(const Setup& s, const LinearTask& task, const Workspace& workspace, bool overlaps = false) {
+  linear(
+      task, workspace.view(),
+      {.weights = s.weights, .activations = s.activations, .path = s.path, .sm_count = kSmCount, .overlaps = overlaps});
 }
 
 // [rows, n] = x w^T
@@ -69,6 +70,37 @@ void test_store(const Setup& s, std::mt19937& random) {
   const std::vector<std::byte> first = y.bytes();
   run(s, task, workspace);
   kit::expect(y.bytes() == first, name(s, "store") + ": a second run gives other bits");
+}
+
+// Launches that overlap their predecessors read what those wrote, and share a workspace with them.
+void test_overlap(const Setup& s, std::mt19937& random) {
+  const Numbers x(random, count(s.rows, s.k), s.activations);
+  const Numbers in(random, count(s.n, s.k), s.weights, 0.1), back(random, count(s.k, s.n), s.weights, 0.1);
+  Output inner(count(s.rows, s.n), s.activations), y(count(s.rows, s.k), s.activations);
+  const Workspace workspace;
+  LinearTask first{.segment_count = 1,
+                   .k = s.k,
+                   .rows = s.rows,
+                   .x = x.device(),
+                   .epilogue = Epilogue::kActivate,
+                   .y = inner.device(),
+                   .y_stride = s.n};
+  first.segments[0] = {.w = in.device(), .n = s.n};
+  LinearTask second = first;
+  second.k = s.n;
+  second.x = inner.device();
+  second.y = y.device();
+  second.y_stride = s.k;
+  second.segments[0] = {.w = back.device(), .n = s.k};
+  const auto twice = [&](bool overlaps) {
+    for (int i = 0; i < 2; ++i) {
+      run(s, first, workspace, overlaps && i > 0);
+      run(s, second, workspace, overlaps);
+    }
+    return y.bytes();
+  };
+  const std::vector<std::byte> wanted = twice(false);
+  kit::expect(twice(true) == wanted, name(s, "overlapping launches give other bits"));
 }
 
 void test_residual(const Setup& s, std::mt19937& random) {
@@ -239,6 +271,7 @@ void test_qkv(const Setup& s, std::mt19937& random, int d) {
 
 void test_all(const Setup& s, std::mt19937& random) {
   test_store(s, random);
+  test_overlap(s, random);
   test_residual(s, random);
   test_gated(s, random);
   test_times(s, random);
