@@ -1,4 +1,4 @@
-"""Is it right: the native test of a recorded token, tests/cuda or the golden cases, and NVIDIA's sanitizer."""
+"""Is it right: the native tests of the PTX and of a recorded token, tests/cuda or the golden cases, and NVIDIA's sanitizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .build import find_tool, native_tests
 from .process import TIMED_OUT, Log, StageError
 
-TEST = "a_recorded_token"
+TEST, PTX_TEST = "a_recorded_token", "test_ptx"
 NEEDED = ("pytest", "safetensors")  # by tests/cuda
 TOOLS = ("memcheck", "racecheck")
 FOUND_ERRORS = 99
@@ -29,14 +29,15 @@ sys.exit(pytest.main(["tests/cuda", "-p", "no:cacheprovider", "--tb=short", "--m
 
 
 def run_tests(log: Log, seconds: float, core: Path, emulated: bool) -> tuple[dict[str, Any], list[str]]:
-    """The native test and tests/cuda: figures and what failed. {"pytest": None} where its modules are not there."""
-    figures: dict[str, Any] = {"native": None, "pytest": None}
+    """The native tests and tests/cuda: figures and what failed. {"pytest": None} where its modules are not there."""
+    figures: dict[str, Any] = {"ptx": None, "native": None, "pytest": None}
     failed, end = [], time.monotonic() + seconds
     program = None if emulated else native_tests()
     if program is not None:
-        status = log.run([str(program), TEST], min(60, seconds))
-        figures["native"] = verdict(status)
-        failed += [f"native test {TEST}: {verdict(status)}"] if status else []
+        for key, name in (("ptx", PTX_TEST), ("native", TEST)):
+            status = log.run([str(program), name], min(60, seconds))
+            figures[key] = verdict(status)
+            failed += [f"native test {name}: {verdict(status)}"] if status else []
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing or emulated:
         figures["no_pytest_because"] = "emulated" if emulated else f"not installed: {', '.join(missing)}"
