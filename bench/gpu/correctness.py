@@ -1,4 +1,4 @@
-"""Is it right: the native tests of the PTX and of a recorded token, tests/cuda or the golden cases, and NVIDIA's sanitizer."""
+"""Is it right: native tests of the PTX and of a recorded token, tests/cuda or the goldens, and NVIDIA's sanitizer."""
 
 from __future__ import annotations
 
