@@ -24,6 +24,7 @@ SIDE = 8  # image tokens on each side
 # Columns before the image's first token, the same in every step so that each format is compiled once.
 DRAW_COLUMNS = 34
 EDIT_COLUMNS = 96
+DROWNING = 4.0  # the noise that leaves nothing of a token
 INSTRUCTION_TOKENS = 14  # of the longest instruction
 # Of the drawings: prompted tersely, and tersely with the refined prompt written out behind.
 TERSE, REFINED = 0.1, 0.15
@@ -75,11 +76,13 @@ class Sampler:
         if s.edit_batch == 0:
             return [drawings]
         chosen = [rng.randrange(len(data.edits)) for _ in range(s.edit_batch)]
-        edited = [self.edit_row(rng, index, padded=rng.random() < s.padded_at(step)) for index in chosen]
+        padded = s.padded_at(step)
+        edited = [self.edit_row(rng, index, padded=rng.random() < padded) for index in chosen]
+        drowned = torch.tensor([rng.random() < padded * s.drowned for _ in chosen])
         rows = [row for row, _ in edited]
         pairs = data.edit_tokens[chosen].float()
         pairs = torch.stack([pair.flip(0) if back else pair for pair, (_, back) in zip(pairs, edited, strict=True)])
-        editing = self._batch(rows, EDIT_COLUMNS, pairs[:, 1], generator)
+        editing = self._batch(rows, EDIT_COLUMNS, pairs[:, 1], generator, drowned)
         return [drawings, replace(editing, source=pairs[:, 0])]
 
     def drawing_row(self, rng: random.Random, index: int) -> list[int]:
@@ -112,7 +115,14 @@ class Sampler:
         pads = [self.prompts.pad] * (INSTRUCTION_TOKENS - len(ids) if padded else 0)
         return [*self._picture, *pads, *ids], back is not None
 
-    def _batch(self, rows: Sequence[list[int]], columns: int, target: Tensor, generator: torch.Generator) -> Batch:
+    def _batch(
+        self,
+        rows: Sequence[list[int]],
+        columns: int,
+        target: Tensor,
+        generator: torch.Generator,
+        drowned: Tensor | None = None,
+    ) -> Batch:
         ids = torch.full((len(rows), columns), self.prompts.pad)
         for line, row in zip(ids, rows, strict=True):
             tokens = [*row, *self._suffix]
@@ -123,6 +133,8 @@ class Sampler:
         unwritten = (ids[:, 1:] == self.prompts.placeholder) | (ids[:, 1:] == self.prompts.pad)
         next_ids = ids[:, 1:].masked_fill(~keep[:, :-1] | unwritten, IGNORED)
         amplitude = self.settings.input_noise * torch.rand(len(rows), 1, 1, generator=generator)
+        if drowned is not None:
+            amplitude[drowned] = DROWNING
         read = target[:, :-1]
         read = read + amplitude * torch.randn(read.shape, generator=generator)
         read = functional.layer_norm(read, read.shape[-1:], eps=1e-6)

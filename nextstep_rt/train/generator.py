@@ -51,6 +51,9 @@ class GeneratorTraining:
     # Instructions are padded to one length at first, ever fewer of them until this part of the steps is done. Then a
     # token of the edited image is as far from its source in every row, which is how copying is learned at all.
     padded_until: float = 0.6
+    # Of the padded ones, so many rows' image tokens are drowned in noise when they are read: given what is drawn so
+    # far, a token hardly needs its source, and the model would not learn to look there.
+    drowned: float = 0.5
     draws: int = 4  # of noise and time for one image token: the released fm_head_batch_mul
     drop: float = 0.1
     # A deviation from the released recipe: the tokens read are perturbed by a * eps, a ~ U[0, this], and normalized

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from nextstep_rt.reference import ReferenceEngine
 from nextstep_rt.train import captions, edits, world
-from nextstep_rt.train.batches import DRAW_COLUMNS, EDIT_COLUMNS, IGNORED, INSTRUCTION_TOKENS, Sampler
+from nextstep_rt.train.batches import DRAW_COLUMNS, EDIT_COLUMNS, IGNORED, INSTRUCTION_TOKENS, Batch, Sampler
 from nextstep_rt.train.generator import Generator, GeneratorTask, save_generator, write_layout
 from nextstep_rt.train.latents import Dataset, training_edit, training_scene
 
@@ -264,3 +264,20 @@ def test_instructions_are_padded_to_one_length_at_first(layout: SimpleNamespace,
     assert gaps(1) == {wide}
     assert len(gaps(51)) > 1
     assert max(max(gaps(step)) for step in range(51, 100)) <= wide
+
+
+def test_what_edits_read_of_themselves_is_drowned_at_first(layout: SimpleNamespace, dataset: Dataset) -> None:
+    """In about half of the rows; drawings never are."""
+    settings = replace(SETTINGS, steps=100, batch=64, edit_batch=64, padded_until=0.5, drowned=0.5, input_noise=0.0)
+    sampler = Sampler(settings, dataset, layout.prompts)
+
+    def kept(batch: Batch) -> torch.Tensor:
+        """How much each row's read tokens are like the target's [b]."""
+        return torch.nn.functional.cosine_similarity(batch.read, batch.target[:, :-1], dim=-1).mean(dim=1)
+
+    drawings, editing = sampler.batches(1)
+    assert bool((kept(drawings) > 0.99).all())
+    alike = kept(editing)
+    assert bool(((alike > 0.99) | (alike < 0.4)).all())
+    assert 16 <= int((alike < 0.4).sum()) <= 48
+    assert bool((kept(sampler.batches(51)[1]) > 0.99).all())
