@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 IMAGE_MARKER = "<image>"
 AREA_TOKEN = "<|image_area|>"
+LONGEST_INSTRUCTION = 1024  # tokens a checkpoint may ask `instruction_length` to be
 # config.json's names of the ids of the tokens that rows are built with.
 CONTROL_TOKENS = {
     "boi": "<|begin_of_image|>",
@@ -106,7 +107,10 @@ class PromptTokenizer:
         self.boi, self.eoi = config.boi, config.eoi
         self.placeholder, self.pad = config.image_placeholder_id, config.pad_token_id
         self.area = self._id_of(full, AREA_TOKEN, path)
-        self.bos = self._bos(full, os.path.join(folder, "tokenizer_config.json"))
+        stated_path = os.path.join(folder, "tokenizer_config.json")
+        stated = read_json(stated_path) if os.path.exists(stated_path) else {}
+        self.bos = self._bos(full, stated, stated_path)
+        self.instruction_length = self._instruction_length(stated, stated_path)
         self._check_fit(full, config, path)
 
     @staticmethod
@@ -117,11 +121,8 @@ class PromptTokenizer:
         return int(found)
 
     @classmethod
-    def _bos(cls, full: Tokenizer, path: str) -> int | None:
+    def _bos(cls, full: Tokenizer, stated: dict[str, Any], path: str) -> int | None:
         """The id every row starts with: a `bos_token` not switched off by `add_bos_token: false`, else None."""
-        if not os.path.exists(path):
-            return None
-        stated = read_json(path)
         bos, add = stated.get("bos_token"), stated.get("add_bos_token")
         if add is not None and not isinstance(add, bool):
             raise CheckpointError(f"{path}: add_bos_token must be true, false or null, not {show(add)}")
@@ -134,6 +135,16 @@ class PromptTokenizer:
                 f"{path}: bos_token must be a string or an object with one in 'content', not {show(bos)}"
             )
         return cls._id_of(full, bos, path)
+
+    @staticmethod
+    def _instruction_length(stated: dict[str, Any], path: str) -> int:
+        """tokenizer_config.json's `instruction_length`, a key of this project's; 0 where it is absent."""
+        length = stated.get("instruction_length", 0)
+        if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= LONGEST_INSTRUCTION:
+            raise CheckpointError(
+                f"{path}: instruction_length must be a whole number from 0 to {LONGEST_INSTRUCTION}, not {show(length)}"
+            )
+        return length
 
     def _check_fit(self, full: Tokenizer, config: ModelConfig, path: str) -> None:
         ids = {"boi": self.boi, "eoi": self.eoi, "image_placeholder_id": self.placeholder, "pad_token_id": self.pad}
@@ -154,6 +165,14 @@ class PromptTokenizer:
                 raise CheckpointError(
                     f"{name} is {value}, outside config.json's vocab_size {config.vocab_size} ({path})"
                 )
+
+    def instruction(self, text: str) -> list[int]:
+        """Ids of the text behind an input image, with pads that the model sees put before it to `instruction_length`.
+
+        A checkpoint that asks for them was trained with its picture at one distance from its answer.
+        """
+        ids = self.encode_text(text)
+        return [self.pad] * (self.instruction_length - len(ids)) + ids
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of plain text; no BOS and never a control token's id, whatever the text spells."""
@@ -206,16 +225,15 @@ class PromptTokenizer:
         for prompt in prompts:
             if with_image:
                 before, after = split_marker(prompt)
-                body = self.encode_text(before) + block + self.encode_text(after)
+                body = self.encode_text(before) + block + self.instruction(after)
             else:
                 body = self.encode_text(prompt)
             conditional += [self._row(body, suffix)] * images_per_prompt
-        negative = self.encode_text(negative_prompt)
         rows = list(conditional)
         if branches == 3:
-            rows += [self._row(block + negative, suffix)] * len(conditional)
+            rows += [self._row(block + self.instruction(negative_prompt), suffix)] * len(conditional)
         if branches >= 2:
-            rows += [self._row(negative, suffix)] * len(conditional)
+            rows += [self._row(self.encode_text(negative_prompt), suffix)] * len(conditional)
         return TokenBatch(tuple(rows), self.pad)
 
 

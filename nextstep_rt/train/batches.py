@@ -25,7 +25,6 @@ SIDE = 8  # image tokens on each side
 DRAW_COLUMNS = 34
 EDIT_COLUMNS = 96
 DROWNING = 4.0  # the noise that leaves nothing of a token
-INSTRUCTION_TOKENS = 14  # of the longest instruction
 # Of the drawings: prompted tersely, and tersely with the refined prompt written out behind.
 TERSE, REFINED = 0.1, 0.15
 IGNORED = -100
@@ -76,9 +75,8 @@ class Sampler:
         if s.edit_batch == 0:
             return [drawings]
         chosen = [rng.randrange(len(data.edits)) for _ in range(s.edit_batch)]
-        padded = s.padded_at(step)
-        edited = [self.edit_row(rng, index, padded=rng.random() < padded) for index in chosen]
-        drowned = torch.tensor([rng.random() < padded * s.drowned for _ in chosen])
+        edited = [self.edit_row(rng, index) for index in chosen]
+        drowned = torch.tensor([rng.random() < s.drowned_at(step) for _ in chosen])
         rows = [row for row, _ in edited]
         pairs = data.edit_tokens[chosen].float()
         pairs = torch.stack([pair.flip(0) if back else pair for pair, (_, back) in zip(pairs, edited, strict=True)])
@@ -100,20 +98,16 @@ class Sampler:
                 row += refined
         return row
 
-    def edit_row(self, rng: random.Random, index: int, *, padded: bool = False) -> tuple[list[int], bool]:
-        """An image and an instruction, or (dropped) the image alone; True where the change is the one back.
-
-        Padded: with pads that the model sees, to INSTRUCTION_TOKENS.
-        """
+    def edit_row(self, rng: random.Random, index: int) -> tuple[list[int], bool]:
+        """An image and an instruction, or (dropped) the image alone; True where the change is the one back."""
         edit = self.dataset.edits[index]
         back = edits.undone(rng, edit) if rng.random() < 0.5 else None
-        ids: list[int] = []
+        said = ""
         if rng.random() >= self.settings.drop:
             text = captions.written(rng, (back or edits.reworded(rng, edit)).instruction)
             space = " " if rng.random() < 0.15 else ""  # people put one behind the `<image>` marker
-            ids = self.prompts.encode_text(space + text)
-        pads = [self.prompts.pad] * (INSTRUCTION_TOKENS - len(ids) if padded else 0)
-        return [*self._picture, *pads, *ids], back is not None
+            said = space + text
+        return [*self._picture, *self.prompts.instruction(said)], back is not None
 
     def _batch(
         self,

@@ -48,12 +48,10 @@ class GeneratorTraining:
     steps: int = 10000
     batch: int = 28  # drawings in a step
     edit_batch: int = 20  # 0: drawings only
-    # Instructions are padded to one length at first, ever fewer of them until this part of the steps is done. Then a
-    # token of the edited image is as far from its source in every row, which is how copying is learned at all.
-    padded_until: float = 0.6
-    # Of the padded ones, so many rows' image tokens are drowned in noise when they are read: given what is drawn so
-    # far, a token hardly needs its source, and the model would not learn to look there.
-    drowned: float = 0.5
+    # At first so many edits' image tokens are drowned in noise when they are read, ever fewer until `drowned_until` of
+    # the steps: given what is drawn so far a token hardly needs its source, and the model would not look there.
+    drowned: float = 0.8
+    drowned_until: float = 0.5
     draws: int = 4  # of noise and time for one image token: the released fm_head_batch_mul
     drop: float = 0.1
     # A deviation from the released recipe: the tokens read are perturbed by a * eps, a ~ U[0, this], and normalized
@@ -68,9 +66,9 @@ class GeneratorTraining:
         """The same with `factor` times the steps."""
         return replace(self, steps=scaled(self.steps, factor))
 
-    def padded_at(self, step: int) -> float:
-        """The part of a step's instructions that are padded."""
-        return max(0.0, 1.0 - (step - 1) / (self.padded_until * self.steps)) if self.padded_until > 0 else 0.0
+    def drowned_at(self, step: int) -> float:
+        """The part of a step's edits that are drowned."""
+        return max(0.0, self.drowned * (1.0 - (step - 1) / (self.drowned_until * self.steps)))
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step in units of `lr`."""

@@ -148,6 +148,22 @@ def test_the_marker_becomes_the_picture() -> None:
     assert block.count(TINY.placeholder) == 2
 
 
+def test_a_checkpoint_may_ask_for_padded_instructions(tmp_path: Path) -> None:
+    """Behind an input image, of every length and of none; longer ones and texts without an image stay as they are."""
+    tokenizer = open_tokenizer(variant(tmp_path, config={"instruction_length": 6}))
+    block, suffix = tokenizer.image_block(1, 2), [*tokenizer.area_tokens(1, 2), tokenizer.boi]
+    for text in ("", "two", "a board, a hat and two more of them"):
+        ids = tokenizer.encode_text(text)
+        rows = tokenizer.build([f"a<image>{text}"], text, h=1, w=2, branches=3, with_image=True).rows
+        padded = [tokenizer.pad] * (6 - len(ids)) + ids
+        assert list(rows[0]) == [BOS, *tokenizer.encode_text("a"), *block, *padded, *suffix]
+        assert list(rows[1]) == [BOS, *block, *padded, *suffix]
+        assert list(rows[2]) == [BOS, *ids, *suffix]
+        plain = tokenizer.build([text], "", h=1, w=2, branches=1)
+        assert list(plain.rows[0]) == [BOS, *ids, *suffix]
+        assert plain.attention_mask.all()
+
+
 @pytest.mark.parametrize("prompt", ["add a hat", "<image><image>", "a <image> b <image>"])
 def test_marker_counts_other_than_one_are_refused(prompt: str) -> None:
     with pytest.raises(InvalidRequest, match="<image> marker"):
@@ -169,6 +185,10 @@ def test_without_a_picture_the_negative_prompts_marker_is_text() -> None:
         ({}, {"bos_token": 7}, "bos_token must be"),
         ({}, {"bos_token": {"content": 7}}, "bos_token must be"),
         ({}, {"add_bos_token": "no"}, "add_bos_token must be"),
+        ({}, {"instruction_length": -1}, "instruction_length must be"),
+        ({}, {"instruction_length": True}, "instruction_length must be"),
+        ({}, {"instruction_length": 2.5}, "instruction_length must be"),
+        ({}, {"instruction_length": 4096}, "instruction_length must be a whole number from 0 to 1024, not 4096"),
     ],
 )
 def test_broken_files(tmp_path: Path, tokenizer: dict[str, Any], config: dict[str, Any], message: str) -> None:
