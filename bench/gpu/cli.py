@@ -23,10 +23,10 @@ from .report import EMULATED, add_roofs, figures_of, plot, readable
 
 # Seconds each may take. What may hang, and what no figure needs, comes last.
 LIMITS = {
-    "device": 60, "build": 240, "correctness": 100, "roofs": 45, "engine": 110, "torch": 70, "profile": 50,
-    "sanitizers": 70,
+    "device": 60, "build": 240, "correctness": 100, "roofs": 45, "engine": 110, "prefill": 30, "torch": 70,
+    "profile": 50, "sanitizers": 70,
 }  # fmt: skip
-WITHOUT_A_GPU = ("correctness", "engine")
+WITHOUT_A_GPU = ("correctness", "engine", "prefill")
 CORE = "NSRT_CUDA_CORE"
 TOTAL = 525
 

@@ -84,8 +84,21 @@ def _engine(engine: dict[str, Any]) -> list[str]:
     return parts
 
 
+def _prefill(prefill: dict[str, Any]) -> list[str]:
+    if "ms" not in prefill:
+        return []
+    ways = prefill["ms"]
+    lengths = sorted({int(n) for ms in ways.values() for n in ms})
+    rows = [(way, *(ms.get(str(n)) for n in lengths)) for way, ms in ways.items()]
+    head = (f"prefill of {prefill['layers']} layers, ms", *(f"{n} rows" for n in lengths))
+    first = prefill.get("library_is_faster_from")
+    paid = "never measured faster" if first is None else f"measured faster from {first} rows on"
+    return [f"{text_table(head, rows)}\nlibrary: {prefill['products']}, {paid}"]
+
+
 def _others(record: dict[str, Any]) -> list[str]:
     parts, profile, torch = [], figures_of(record, "profile"), figures_of(record, "torch")
+    parts += _prefill(figures_of(record, "prefill"))
     if profile:
         parts.append(
             f"profile ({profile['method']}): "

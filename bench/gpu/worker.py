@@ -12,7 +12,7 @@ from .core import is_emulated, load_core, make_emulator_small
 from .figures import Figures
 from .smi import CLOCKS, DRIVER, ask
 
-STAGES = ("device", "roofs", "goldens", "engine", "profile", "torch")
+STAGES = ("device", "roofs", "goldens", "engine", "prefill", "profile", "torch")
 
 
 def describe_device(figures: Figures) -> None:
@@ -52,6 +52,10 @@ def run(stage: str, figures: Figures, shape: str, emulated: bool, seconds: float
         from . import engine
 
         engine.measure(figures, shape, lambda: end - time.monotonic())
+    elif stage == "prefill":
+        from . import prefill
+
+        prefill.measure(figures, shape, lambda: end - time.monotonic())
     elif stage == "profile":
         from ..synthetic import config_of
         from . import profile

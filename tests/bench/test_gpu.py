@@ -23,6 +23,7 @@ from bench.gpu.correctness import judge  # noqa: E402
 from bench.gpu.engine import Axes  # noqa: E402
 from bench.gpu.figures import Figures, against_roof, differences, spread, token_bytes  # noqa: E402
 from bench.gpu.goldens import read_case, sampling  # noqa: E402
+from bench.gpu.prefill import faster_from  # noqa: E402
 from bench.gpu.process import TIMED_OUT, Log  # noqa: E402
 from bench.gpu.profile import summary  # noqa: E402
 from bench.gpu.report import add_roofs, plot, readable, text_table  # noqa: E402
@@ -168,6 +169,37 @@ def test_the_table_and_the_plot(tmp_path: Path) -> None:
     assert plot(made, tmp_path / "gpu.png") is None
     assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
     assert text_table(("a", "b"), [("x", None), ("long", 1.0)]) == "a         b\n----  -----\nx         -\nlong  1.000"
+
+
+@pytest.mark.parametrize(
+    ("library", "kernels", "first"),
+    [
+        ({"16": 3.0, "64": 3.0, "128": 3.0}, {"16": 1.0, "64": 2.0, "128": 4.0}, 128),
+        (
+            {"16": 3.0, "64": 1.0, "128": 5.0},
+            {"16": 1.0, "64": 2.0, "128": 4.0},
+            None,
+        ),  # once, not from there on
+        ({"16": 1.0, "64": 1.0}, {"16": 2.0, "64": 2.0, "128": 4.0}, 16),  # 128: no time was left for it
+        ({}, {}, None),
+    ],
+)
+def test_from_where_the_library_pays(library: dict[str, float], kernels: dict[str, float], first: int | None) -> None:
+    assert faster_from({"library": library, "kernels": kernels}) == first
+
+
+def test_prefill_is_told_of() -> None:
+    figures = {
+        "layers": 4,
+        "products": "cutlass sm_90a",
+        "ms": {"library": {"16": 1.0}, "kernels": {"16": 2.0, "64": 3.0}},
+    }
+    made = record()
+    made["stages"]["prefill"] = {"ok": True, "seconds": 1.0, "figures": {**figures, "library_is_faster_from": 16}}
+    lines = readable(made).splitlines()
+    assert next(line for line in lines if line.startswith("library ")).split() == ["library", "1.000", "-"]
+    assert next(line for line in lines if line.startswith("kernels ")).split() == ["kernels", "2.000", "3.000"]
+    assert "library: cutlass sm_90a, measured faster from 16 rows on" in lines
 
 
 def test_golden_cases_are_read_without_the_tests_helpers() -> None:
