@@ -14,6 +14,7 @@ import typing_extensions
 __all__: list[str] = [
     "Checkpoint",
     "Engine",
+    "LentArray",
     "MAX_ROWS",
     "ModelConfig",
     "SamplingParams",
@@ -34,6 +35,8 @@ __all__: list[str] = [
     "op_solver_plan",
     "op_solver_update",
     "op_time_sinusoid",
+    "roofs",
+    "stage_cost",
     "time_grid",
     "token_cost",
 ]
@@ -205,6 +208,27 @@ class SamplingParams:
     @property
     def timestep_shift(self) -> float: ...
 
+class LentArray:
+    """
+    Memory of a GPU, lent for one call to whoever works on the call's stream; speaks DLPack.
+    """
+    def __dlpack__(
+        self,
+        *,
+        stream: typing.Any = None,
+        max_version: typing.Any = None,
+        dl_device: typing.Any = None,
+        copy: typing.Any = None,
+    ) -> typing_extensions.CapsuleType:
+        """
+        stream: the call's, or -1. Raises InvalidRequest for another one, and after the call.
+        """
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
 class Engine:
     """
     The decode loop: prefill rows of embeddings, then generate image tokens.
@@ -261,6 +285,10 @@ class Engine:
         """
         embeds float32 [rows, width, hidden_size]; mask bool [rows, width], False where a column is padding. progress(done, total) may return False to stop, which raises Cancelled.
         """
+    def profile(self, on: bool) -> None:
+        """
+        From now on decode sums up the seconds of its stages, from zero; or no more. No number of a token changes. Raises InvalidRequest on a CUDA device, where a token is one launch.
+        """
     def project_tokens(self, tokens: typing.Any) -> numpy.typing.NDArray[numpy.float32]:
         """
         Image tokens float32 [n, token_dim] -> embeddings float32 [n, hidden_size].
@@ -268,6 +296,18 @@ class Engine:
     def reset(self) -> None:
         """
         Forgets the rows; memory is kept.
+        """
+    def set_prefill_attention(self, attention: typing.Any) -> None:
+        """
+        attention(q, k, v, out, stream) takes the place of the engine's kernel where prefill has many rows, called once a layer for each sequence; None returns to the kernel. It enqueues causal attention on the CUDA stream of that address: out = softmax(q k^T) v, where the last row of q sees all positions, the row before all but one, and so on. q (scaled already) and out [rows, heads, head_dim], k and v [kv heads, positions, head_dim], bfloat16 LentArrays. What it raises reaches the caller of prefill. Raises InvalidRequest for an engine without takes_prefill_attention.
+        """
+    def stage_barriers(self) -> dict[str, int]:
+        """
+        How often the engine's threads met at a barrier in each stage since profile(True).
+        """
+    def stage_seconds(self) -> dict[str, float]:
+        """
+        Seconds of each stage of the tokens made since profile(True): noise, image_in, norm_qkv, rope_append, attention, attn_out, mlp, condition, fm_modulation, fm_steps, finish, other; together, the tokens' time.
         """
     def state(self, name: str) -> numpy.typing.NDArray[numpy.float32]:
         """
@@ -290,7 +330,47 @@ class Engine:
         Rows prefilled; 0 before.
         """
     @property
+    def takes_prefill_attention(self) -> bool:
+        """
+        Whether set_prefill_attention is for this engine: on a CUDA device, in bfloat16, in a build with CUTLASS.
+        """
+    @property
     def threads(self) -> int: ...
+
+class roofs:
+    """
+    What this machine allows at most, measured with a team of threads.
+    """
+    @staticmethod
+    def barrier_seconds(threads: typing.SupportsInt | typing.SupportsIndex) -> float:
+        """
+        Seconds of one barrier among the threads of an engine's team.
+        """
+    @staticmethod
+    def copy_seconds(
+        bytes: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex
+    ) -> float:
+        """
+        Seconds in which they copy so many bytes to another array.
+        """
+    @staticmethod
+    def peak_flops(dtype: str, threads: typing.SupportsInt | typing.SupportsIndex) -> float:
+        """
+        Operations per second on registers alone, a multiply-add counting as two: float32, or bfloat16 for the dot
+        product of pairs. InvalidRequest where the instruction set has none.
+        """
+    @staticmethod
+    def pool_wake_seconds(threads: typing.SupportsInt | typing.SupportsIndex) -> float:
+        """
+        Seconds to wake such a team for a task that does nothing, and to wait for it.
+        """
+    @staticmethod
+    def read_seconds(
+        bytes: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex
+    ) -> float:
+        """
+        Seconds in which the threads read an array of so many bytes once, having written it before.
+        """
 
 def available_memory() -> int:
     """
@@ -384,6 +464,17 @@ def op_solver_update(
 def op_time_sinusoid(
     times: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
 ) -> numpy.typing.NDArray[numpy.float32]: ...
+def stage_cost(
+    config: ModelConfig,
+    dtype: str,
+    rows: typing.SupportsInt | typing.SupportsIndex,
+    steps: typing.SupportsInt | typing.SupportsIndex,
+    positions: typing.SupportsInt | typing.SupportsIndex,
+) -> dict[str, dict[str, int]]:
+    """
+    Of one image token, by the stages of Engine.stage_seconds(): bytes streamed, operations, and barriers of the CPU backend's threads. `steps` are network evaluations.
+    """
+
 def time_grid(params: SamplingParams) -> numpy.typing.NDArray[numpy.float32]:
     """
     The solver's knots, float32 [num_inference_steps + 1] (one fewer for sde-final-ode).

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from . import _core
+from . import _core, prefill_attention
 from .batching import EngineLike, Run, check_memory, run_batches, tokenize
 from .checkpoint import Geometry, resolve_model, resolve_vae, weight_dtype
 from .config import MAX_THREADS, GenerationConfig, byte_size, choice, show, whole
@@ -75,8 +75,9 @@ class Pipeline:
         """Load a model: "demo", a checkpoint folder, or a Hugging Face repo id (pinned by `revision`).
 
         device "cpu", "cuda", "cuda:i" or "auto"; dtype "float32", "bfloat16" or "auto" (as stored); backend "native"
-        or "reference"; threads None for the engine's own choice. Raises `CheckpointError`, `InvalidRequest`, or `Error`
-        when the device is not there.
+        or "reference"; threads None for the engine's own choice. On a GPU a process's first pipeline times what may
+        compute prompts' attention (see prefill_attention). Raises `CheckpointError`, `InvalidRequest`, or `Error` when
+        the device is not there.
         """
         clock = time.perf_counter()
         choice("backend", backend, BACKENDS)
@@ -97,6 +98,7 @@ class Pipeline:
             engine = cast(EngineLike, oracle)
         else:
             native = _core.Engine(checkpoint.config, checkpoint, device=where, dtype=wanted, threads=count)
+            prefill_attention.install(native)
             engine = cast(EngineLike, native)
         pipeline = cls(folder, checkpoint, engine, device=where)
         pipeline.load_s = time.perf_counter() - clock

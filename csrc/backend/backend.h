@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/solver.h"
+#include "core/stage_clock.h"
 #include "core/weights.h"
 #include "nextstep_rt/engine.h"
 
@@ -66,6 +67,10 @@ class Backend {
   // One pass of the backbone over rows of embeddings [rows.size(), d_model]; keys and values join the cache.
   virtual void forward(std::span<const RowRef> rows, const float* embeds) = 0;
 
+  // Whether forward() can have its attention computed by a function of the engine's caller, and which.
+  virtual bool takes_prefill_attention() const { return false; }
+  virtual void set_prefill_attention(PrefillAttentionFn) {}
+
   // The stages of one token, in this order.
   virtual void advance(std::span<const RowRef> rows) = 0;            // the last token through image_in and the backbone
   virtual void condition(std::int64_t token) = 0;                    // hidden states -> conditions of the FM head
@@ -79,6 +84,9 @@ class Backend {
   void compose_token(const TokenArgs& args);
 
   virtual std::vector<float> state(StateBuffer which) const = 0;
+
+  // The clock of decode_token's stages; null where there is none.
+  virtual StageClock* clock() { return nullptr; }
 
  protected:
   std::int64_t num_steps_ = 0;  // solver steps of the plan in force

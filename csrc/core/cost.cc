@@ -72,4 +72,30 @@ TokenCost token_cost(const ModelConfig& c, DType dtype, std::int64_t rows, std::
   return t;
 }
 
+std::array<StageCost, kStages> stage_costs(const ModelConfig& c, DType dtype, std::int64_t rows, std::int64_t steps,
+                                           std::int64_t positions) {
+  const TokenCost t = token_cost(c, dtype, rows, steps, positions);
+  const std::int64_t d = c.hidden_size, f = c.fm_head_dim, layers = c.num_hidden_layers;
+  const std::int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  const auto layered = [&](std::int64_t outputs, std::int64_t inputs) {
+    return times(product(outputs, inputs, rows, dtype), layers);
+  };
+  std::array<StageCost, kStages> out;
+  const auto set = [&](Stage stage, const Cost& cost, std::int64_t barriers) {
+    out[static_cast<std::size_t>(stage)] = {cost, barriers};
+  };
+  set(Stage::kImageIn, product(d, c.token_dim(), rows, dtype), 1);
+  set(Stage::kQkv, layered(q + 2 * kv, d), layers);
+  set(Stage::kRopeAppend, {}, layers);
+  set(Stage::kAttention, t.kv, 2 * layers);
+  set(Stage::kAttnOut, layered(d, q), layers);
+  set(Stage::kMlp, layered(3 * c.intermediate_size, d), 2 * layers + 1);
+  set(Stage::kCondition, product(d, d, rows, dtype), 1);
+  Cost modulation = product(f, d, rows, dtype);  // cond_embed
+  modulation += t.fm_modulation;
+  set(Stage::kFmModulation, modulation, 3);
+  set(Stage::kFmSteps, t.fm_steps, steps * (2 + 2 * c.fm_head_layers));
+  return out;
+}
+
 }  // namespace nsrt

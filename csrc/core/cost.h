@@ -2,9 +2,11 @@
 // held against. Bytes count each operand once, from wherever it lives; caches are the reader's business.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "core/params.h"
+#include "core/stage_clock.h"
 #include "nextstep_rt/config.h"
 
 namespace nsrt {
@@ -43,5 +45,13 @@ struct TokenCost {
 // `rows` = images x branches; `steps` network evaluations. Weights and KV cache in `dtype`.
 TokenCost token_cost(const ModelConfig& config, DType dtype, std::int64_t rows, std::int64_t steps,
                      std::int64_t positions);
+
+// The same by the stages that a StageClock knows, and how often the CPU backend's team meets at a barrier in each.
+struct StageCost {
+  Cost cost;
+  std::int64_t barriers = 0;
+};
+std::array<StageCost, kStages> stage_costs(const ModelConfig& config, DType dtype, std::int64_t rows,
+                                           std::int64_t steps, std::int64_t positions);
 
 }  // namespace nsrt

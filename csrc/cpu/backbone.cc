@@ -21,6 +21,7 @@ void CpuBackend::qkv(Team& team, const LayerWeights& w, std::int64_t rows) {
   linear(team, w.k, in, rows, k_.data(), w.k.w.rows);
   linear(team, w.v, in, rows, v_.data(), w.v.w.rows);
   team.barrier();
+  mark(team, Stage::kQkv);
 }
 
 void CpuBackend::rope_and_append(Team& team, std::int64_t layer, std::span<const RowRef> rows) {
@@ -52,6 +53,7 @@ void CpuBackend::rope_and_append(Team& team, std::int64_t layer, std::span<const
     }
   }
   team.barrier();
+  mark(team, Stage::kRopeAppend);
 }
 
 void CpuBackend::attention_item(Team& team, std::int64_t layer, const RowRef& row, std::int64_t index,
@@ -105,6 +107,7 @@ void CpuBackend::combine_attention(Team& team, std::span<const RowRef> rows) {
     to_input(s.row.data(), d, input_row(attn_, item, d));
   }
   team.barrier();
+  mark(team, Stage::kAttention);
 }
 
 void CpuBackend::feed_forward(Team& team, const LayerWeights& w, std::int64_t rows) {
@@ -122,6 +125,7 @@ void CpuBackend::feed_forward(Team& team, const LayerWeights& w, std::int64_t ro
   team.barrier();
   linear(team, w.down, {ff_.data(), d_ff}, rows, x_.data(), d, x_.data());
   team.barrier();
+  mark(team, Stage::kMlp);
 }
 
 // x_ holds the rows' embeddings; leaves hidden_ of the sequences whose last row is among them.
@@ -136,6 +140,7 @@ void CpuBackend::run_backbone(Team& team, std::span<const RowRef> rows) {
     combine_attention(team, rows);
     linear(team, w.o, {attn_.data(), w.o.w.cols}, n, x_.data(), d, x_.data());
     team.barrier();
+    mark(team, Stage::kAttnOut);
     feed_forward(team, w, n);
   }
   const Team::Range share = team.share(n);
@@ -146,6 +151,7 @@ void CpuBackend::run_backbone(Team& team, std::span<const RowRef> rows) {
                         hidden_.data() + row.sequence * d);
   }
   team.barrier();
+  mark(team, Stage::kMlp);
 }
 
 void CpuBackend::forward(std::span<const RowRef> rows, const float* embeds) {
@@ -161,6 +167,7 @@ void CpuBackend::advance_in_team(Team& team, std::span<const RowRef> rows) {
   for (std::int64_t r = images; r < fm_rows(); ++r)
     std::copy(x_.data() + r % images * d + begin, x_.data() + r % images * d + end, x_.data() + r * d + begin);
   team.barrier();
+  mark(team, Stage::kImageIn);
   run_backbone(team, rows);
 }
 

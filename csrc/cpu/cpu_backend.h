@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "core/memory.h"
+#include "core/stage_clock.h"
 #include "cpu/isa.h"
 #include "cpu/ops.h"
 #include "cpu/pool.h"
@@ -49,6 +50,7 @@ class CpuBackend final : public Backend {
   // All stages in one run of the team.
   void decode_token(const TokenArgs& args) override;
   std::vector<float> state(StateBuffer which) const override;
+  StageClock* clock() override { return &clock_; }
 
  private:
   // What one member of the team needs for itself.
@@ -59,6 +61,11 @@ class CpuBackend final : public Backend {
     Buffer<float> x;                       // the token being sampled [images, d_tok]: each member keeps its own copy
     Buffer<float> kept_x, kept_v, guided;  // [images, d_tok]
   };
+
+  // A stage of the token ends here, after its barrier.
+  void mark(const Team& team, Stage stage) {
+    if (team.id() == 0) clock_.mark(stage, team.barriers());
+  }
 
   Scratch& scratch(const Team& team) { return scratch_[static_cast<std::size_t>(team.id())]; }
 
@@ -119,6 +126,7 @@ class CpuBackend final : public Backend {
   StateShape shape_;
   DecodePlan plan_;
   std::int64_t token_ = 0;  // the last one conditioned
+  StageClock clock_;
 
   // Backbone: kChunkRows rows each.
   Buffer<float> x_, q_, k_, v_, gate_, up_, tmp_;

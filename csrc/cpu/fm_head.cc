@@ -46,6 +46,7 @@ void CpuBackend::condition_in_team(Team& team, std::int64_t token) {
   }
   linear(team, weights_.image_out, {s.input.data(), d}, fm_rows(), cond_.data(), d);
   team.barrier();
+  mark(team, Stage::kCondition);
 }
 
 void CpuBackend::modulate_in_team(Team& team) {
@@ -71,6 +72,7 @@ void CpuBackend::modulate_in_team(Team& team) {
   }
   linear(team, weights_.fm.final_modulation, in, all, out, modulation_width_);
   team.barrier();
+  mark(team, Stage::kFmModulation);
 }
 
 const float* CpuBackend::modulation(std::int64_t time, std::int64_t row) const {
@@ -191,12 +193,15 @@ void CpuBackend::finish(float* out) {
 void CpuBackend::decode_token(const TokenArgs& args) {
   token_ = args.token;
   pool_.run([&](Team& team) {
+    if (team.id() == 0) clock_.join(team.barriers());
     if (args.token > 0) advance_in_team(team, args.rows);
     condition_in_team(team, args.token);
     modulate_in_team(team);
     start_in_team(team, args.noise);
     for (const SolverStep& step : plan_.solver.steps) step_in_team(team, step, args);
+    mark(team, Stage::kFmSteps);
     finish_in_team(team, args.out);
+    mark(team, Stage::kFinish);
   });
 }
 

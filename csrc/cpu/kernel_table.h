@@ -34,6 +34,17 @@ struct AttentionBlockArgs {
   float* sum;     // [g]
 };
 
+// Loops whose speed is what the hardware allows (kernels/roofs.h). Numbers of floats are multiples of kRoofUnit.
+inline constexpr std::int64_t kRoofUnit = 128;
+struct RoofTable {
+  int lanes, chains;  // a round of multiply_* is `chains` operations of `lanes` lanes
+  float (*read_in_order)(const float* p, std::int64_t n);
+  float (*read_in_streams)(const float* p, std::int64_t n);
+  void (*copy)(const float* from, std::int64_t n, float* to);
+  float (*multiply_floats)(std::int64_t rounds, float a, float b);
+  float (*multiply_pairs)(std::int64_t rounds, float a, float b);  // null unless has_dot
+};
+
 struct KernelTable {
   const char* name;
   bool has_dot;  // matmul takes bf16 x
@@ -62,6 +73,7 @@ struct KernelTable {
   // y = sum_i a[i] * x[i] over `count` vectors, in order: the combine of attention blocks
   void (*weighted_sum)(const float* x, std::int64_t x_stride, const float* a, std::int64_t count, std::int64_t n,
                        float* y);
+  RoofTable roofs;
 };
 
 namespace portable {

@@ -22,6 +22,8 @@ class Team {
   int size() const { return size_; }
   // All members' writes before it are seen by all after it.
   void barrier();
+  // How many there have been in this pool; for member 0 alone.
+  std::int64_t barriers() const;
 
   // This member's share of [0, n) in units of `unit`.
   struct Range {
@@ -67,13 +69,18 @@ class Pool {
   bool quit_ = false;
   std::mutex error_mutex_;
   std::exception_ptr error_;
+  std::int64_t barriers_ = 0;  // member 0's
   // Each on its own cache line: the waiting side reads one of them all the time.
   alignas(64) std::atomic<std::uint32_t> generation_{0};
   alignas(64) std::atomic<std::uint32_t> arrived_{0};
   alignas(64) std::atomic<std::uint32_t> phase_{0};
 };
 
-inline void Team::barrier() { pool_.barrier(); }
+inline void Team::barrier() {
+  if (id_ == 0) ++pool_.barriers_;
+  pool_.barrier();
+}
+inline std::int64_t Team::barriers() const { return pool_.barriers_; }
 
 // Cores this process may use: its affinity, or what a container's CPU quota leaves of it.
 int usable_cores();

@@ -59,6 +59,9 @@ class CudaBackend final : public Backend {
   void reserve(const StateShape& shape) override;
   void set_plan(const DecodePlan& plan) override;
 
+  bool takes_prefill_attention() const override { return prefill_.library != nullptr; }
+  void set_prefill_attention(PrefillAttentionFn attention) override { prefill_attention_ = std::move(attention); }
+
   void project_tokens(const float* tokens, std::int64_t n, float* out) override;
   void forward(std::span<const RowRef> rows, const float* embeds) override;
   void advance(std::span<const RowRef> rows) override;
@@ -120,9 +123,10 @@ class CudaBackend final : public Backend {
   GemmTask many_rows(const DeviceLinear& linear, const void* x, std::int64_t rows) const;
   void forward_many(std::span<const RowRef> rows, const float* embeds);
   void enqueue_norm(const float* weight, std::int64_t rows);
-  void enqueue_prefill_layer(std::size_t layer, std::int64_t rows);
+  void enqueue_prefill_layer(std::size_t layer, std::span<const RowRef> places);
   void enqueue_prefill_qkv(std::size_t layer, std::int64_t rows);
-  void enqueue_prefill_attention(std::size_t layer, std::int64_t rows);
+  void enqueue_prefill_attention(std::size_t layer, std::span<const RowRef> rows);
+  void call_prefill_attention(std::size_t layer, std::span<const RowRef> rows);
 
   // -- token.cc
   void embed_times();
@@ -148,6 +152,8 @@ class CudaBackend final : public Backend {
   const DeviceWeights weights_;
   const std::int64_t chunk_;  // rows of a forward pass through the linear kernels
   const PrefillChoice prefill_;
+
+  PrefillAttentionFn prefill_attention_;  // empty: the kernel
 
   StateShape shape_;
   DecodePlan plan_;

@@ -1,7 +1,7 @@
 // Prefill of many rows at once, which is bound by arithmetic: a library's products (ops/gemm), and between them kernels
 // that read and write rows of bf16. Nine launches a layer: norm | q, k, v | rotation and append | attention | o +
 // residual | norm | gate, up | gate * up | down + residual. It leaves what the linear kernels' pass leaves: cache and
-// hidden_.
+// hidden_. The attention may be the caller's, who has a library for that.
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
@@ -99,8 +99,9 @@ void CudaBackend::enqueue_prefill_qkv(std::size_t layer, std::int64_t rows) {
 
 // All of a pass's rows, whose keys and values are in the cache already: q_ -> attended_. The rows alone keep the GPU
 // busy, so the positions of a row are not split.
-void CudaBackend::enqueue_prefill_attention(std::size_t layer, std::int64_t rows) {
-  AttnDecodeTask attention = attention_shape(rows, shape_.positions);
+void CudaBackend::enqueue_prefill_attention(std::size_t layer, std::span<const RowRef> rows) {
+  if (prefill_attention_) return call_prefill_attention(layer, rows);
+  AttnDecodeTask attention = attention_shape(static_cast<std::int64_t>(rows.size()), shape_.positions);
   attention.splits = 1;
   attention.q = q_.data();
   attention.k = k_cache_.data() + layer * layer_bytes();
@@ -110,11 +111,39 @@ void CudaBackend::enqueue_prefill_attention(std::size_t layer, std::int64_t rows
   attn_decode(attention, {}, {.dtype = compute_, .overlaps = overlaps(), .stream = stream_.get()});
 }
 
-void CudaBackend::enqueue_prefill_layer(std::size_t layer, std::int64_t rows) {
+// The same by the caller's function. A pass's rows come sequence after sequence, each one's in order: a call for each.
+void CudaBackend::call_prefill_attention(std::size_t layer, std::span<const RowRef> rows) {
+  PrefillAttention task{.capacity = shape_.positions,
+                        .h_q = config_.num_attention_heads,
+                        .h_kv = config_.num_key_value_heads,
+                        .d_head = config_.head_dim,
+                        .dtype = compute_,
+                        .device = device_,
+                        .stream = stream_.get()};
+  const auto row_bytes = static_cast<std::size_t>(task.h_q * task.d_head) * width();
+  const auto sequence_bytes = static_cast<std::size_t>(task.h_kv * task.capacity * task.d_head) * width();
+  for (std::size_t begin = 0, end = 0; begin < rows.size(); begin = end) {
+    const std::int64_t sequence = rows[begin].sequence;
+    while (end < rows.size() && rows[end].sequence == sequence) ++end;
+    const std::size_t in_cache = layer * layer_bytes() + static_cast<std::size_t>(sequence) * sequence_bytes;
+    task.q = q_.data() + begin * row_bytes;
+    task.k = k_cache_.data() + in_cache;
+    task.v = v_cache_.data() + in_cache;
+    task.out = attended_.data() + begin * row_bytes;
+    task.rows = static_cast<std::int64_t>(end - begin);
+    task.positions = rows[end - 1].position + 1;
+    const DeviceScope scope(device_);  // whatever the function leaves current
+    prefill_attention_(task);
+  }
+  after_kernel_ = false;  // what runs last is not one of ours
+}
+
+void CudaBackend::enqueue_prefill_layer(std::size_t layer, std::span<const RowRef> places) {
+  const auto rows = static_cast<std::int64_t>(places.size());
   const DeviceLayer& w = weights_.layers()[layer];
   enqueue_norm(w.input_norm, rows);
   enqueue_prefill_qkv(layer, rows);
-  enqueue_prefill_attention(layer, rows);
+  enqueue_prefill_attention(layer, places);
   GemmTask o = many_rows(w.o, attended_.data(), rows);
   o.residual = residual_.data();
   enqueue(o);
@@ -148,7 +177,13 @@ void CudaBackend::forward_many(std::span<const RowRef> rows, const float* embeds
   enqueue_copy(prefill_keep_.data(), keep, rows.size() * sizeof(std::int32_t));
   enqueue_copy(residual_.data(), embeds, rows.size() * d * sizeof(float));
   const auto n = static_cast<std::int64_t>(rows.size());
-  for (std::size_t layer = 0; layer < weights_.layers().size(); ++layer) enqueue_prefill_layer(layer, n);
+  try {
+    for (std::size_t layer = 0; layer < weights_.layers().size(); ++layer) enqueue_prefill_layer(layer, rows);
+  } catch (...) {
+    cudaStreamSynchronize(stream_.get());  // the next pass writes to the pinned memory that copies of this one read
+    after_kernel_ = false;
+    throw;
+  }
   take_hidden({.residual = residual_.data(),
                .norm = {.width = static_cast<std::int32_t>(d), .eps = static_cast<float>(config_.rms_norm_eps)},
                .weight = weights_.norm(),

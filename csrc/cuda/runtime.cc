@@ -11,6 +11,16 @@ constexpr int kOldestMajor = 8;  // Ampere: bf16 tensor cores, asynchronous copi
 
 std::string mib(std::uint64_t bytes) { return str((bytes + (1 << 20) - 1) >> 20, " MiB"); }
 
+// Why there is no device, `code` being what counting them said. Without any driver, too, CUDA calls it insufficient.
+std::string no_device(cudaError_t code) {
+  int version = 0;
+  if (code != cudaErrorInsufficientDriver || cudaDriverGetVersion(&version) != cudaSuccess)
+    return cudaGetErrorString(code);
+  const auto text = [](int v) { return str(v / 1000, ".", v % 1000 / 10); };
+  if (version == 0) return "no NVIDIA driver is installed";
+  return str("the NVIDIA driver is for CUDA ", text(version), ", this build needs ", text(CUDART_VERSION));
+}
+
 int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
   check_cuda(cudaDeviceGetAttribute(&value, which, device), "asking for the GPU's traits");
@@ -30,8 +40,7 @@ DeviceTraits device_traits(int device) {
   int count = 0;
   const cudaError_t code = cudaGetDeviceCount(&count);
   const bool none = code == cudaErrorNoDevice || code == cudaErrorInsufficientDriver;
-  check(!none && (code != cudaSuccess || count > 0), "no CUDA device (", cudaGetErrorString(code),
-        "); use device 'cpu'");
+  check(!none && (code != cudaSuccess || count > 0), "no CUDA device (", no_device(code), "); use device 'cpu'");
   check_cuda(code, "looking for GPUs");
   check(device < count, "there is no device cuda:", device, ": this machine has ", count,
         " (cuda:0 to cuda:", count - 1, ")");

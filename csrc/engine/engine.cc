@@ -44,6 +44,13 @@ void check_size(const char* name, std::size_t size, std::int64_t expected) {
                         expected);
 }
 
+StageClock& clock_of(Backend& backend) {
+  StageClock* clock = backend.clock();
+  check<InvalidRequest>(clock != nullptr, backend.name(),
+                        " clocks no stages: a token is one launch there; profile it with NVIDIA Nsight Systems");
+  return *clock;
+}
+
 }  // namespace
 
 struct Engine::Impl {
@@ -118,6 +125,17 @@ MemoryUse Engine::memory() const {
   return impl().backend->memory();
 }
 
+bool Engine::takes_prefill_attention() const { return impl().backend->takes_prefill_attention(); }
+
+void Engine::set_prefill_attention(PrefillAttentionFn attention) {
+  const Exclusive lock(impl().busy);
+  Backend& backend = *impl().backend;
+  check<InvalidRequest>(!attention || backend.takes_prefill_attention(), backend.name(), " in ", name_of(compute()),
+                        " computes the attention of prefill itself; a function can take its place on a CUDA device, ",
+                        "in bfloat16, in a build with CUTLASS");
+  backend.set_prefill_attention(std::move(attention));
+}
+
 void Engine::prefill(std::span<const float> embeds, std::span<const std::uint8_t> mask, std::int64_t rows,
                      std::int64_t width, std::int64_t max_new_tokens, const ProgressFn& progress) {
   const Exclusive lock(impl().busy);
@@ -164,6 +182,19 @@ std::int64_t Engine::decode(const SamplingParams& params, std::int64_t count, st
 void Engine::reset() {
   const Exclusive lock(impl().busy);
   impl().session.forget();
+}
+
+void Engine::profile(bool on) {
+  const Exclusive lock(impl().busy);
+  clock_of(*impl().backend).set(on);
+}
+
+std::vector<StageProfile> Engine::stages() const {
+  const Exclusive lock(impl().busy);
+  const StageTimes& times = clock_of(*impl().backend).times();
+  std::vector<StageProfile> stages;
+  for (std::size_t i = 0; i < kStages; ++i) stages.push_back({kStageNames[i], times[i].seconds, times[i].barriers});
+  return stages;
 }
 
 std::vector<float> Engine::state(StateBuffer which) const {

@@ -142,14 +142,20 @@ void Session::check_finite(const float* tokens) {
 }
 
 void Session::decode_token(const float* noise, const std::uint64_t* seeds, float* out) {
+  StageClock* clock = backend_.clock();
+  const StageClock::Token scope(clock);
   const std::int64_t token = made_;
   for (std::size_t r = 0; r < lengths_.size(); ++r)
     next_[r] = {static_cast<std::int64_t>(r), lengths_[r] + token - 1, true};
+  if (noise == nullptr) {
+    noise = draw_noise(seeds);
+    if (clock != nullptr) clock->mark(Stage::kNoise);
+  }
   backend_.decode_token({.token = token,
                          .rows = next_,
                          .guidance = guidance_at(params_, params_.guidance_scale, token),
                          .image_guidance = guidance_at(params_, params_.image_guidance_scale, token),
-                         .noise = noise ? noise : draw_noise(seeds),
+                         .noise = noise,
                          .out = out});
   check_finite(out);
   ++made_;

@@ -71,10 +71,9 @@ class DeviceArray {
   py::capsule dlpack(py::object self, const py::object& stream, const py::object& max_version) const {
     // -1: the consumer will see to the order itself. Else all work is waited for, whatever stream it is on.
     if (stream.is_none() || !stream.equal(py::int_(-1))) wait();
-    const bool versioned = !max_version.is_none() && max_version.cast<py::tuple>()[0].cast<int>() >= 1;
     return export_dlpack(
         {.data = memory_.data(), .kind = kind_, .shape = shape_, .device = {kDLCUDA, device_}, .read_only = false},
-        std::move(self), versioned);
+        std::move(self), takes_versioned(max_version));
   }
 
   const std::vector<std::int64_t>& shape() const { return shape_; }

@@ -36,11 +36,11 @@ DLDataType type_of(Kind kind) {
   return {};
 }
 
-// What an exported capsule owns: the protocol's struct, the shape it points to, and the memory's owner.
+// What an exported capsule owns: the protocol's struct, the numbers it points to, and the memory's owner.
 template <class Managed>
 struct Exported {
   Managed managed{};
-  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> shape, strides;
   py::object owner;
 };
 
@@ -48,6 +48,7 @@ template <class Managed>
 py::capsule export_as(const DlpackExport& given, py::object owner, const char* name) {
   auto exported = std::make_unique<Exported<Managed>>();
   exported->shape = given.shape;
+  exported->strides = given.strides;
   exported->owner = std::move(owner);
   DLTensor& t = exported->managed.dl_tensor;
   t.data = given.data;
@@ -55,6 +56,7 @@ py::capsule export_as(const DlpackExport& given, py::object owner, const char* n
   t.ndim = static_cast<std::int32_t>(given.shape.size());
   t.dtype = type_of(given.kind);
   t.shape = exported->shape.data();
+  t.strides = given.strides.empty() ? nullptr : exported->strides.data();
   exported->managed.manager_ctx = exported.get();
   exported->managed.deleter = [](Managed* m) {
     const py::gil_scoped_acquire gil;
@@ -123,6 +125,18 @@ DlpackTensor take_dlpack(py::handle object, const std::string& name, const py::o
 py::capsule export_dlpack(const DlpackExport& tensor, py::object owner, bool versioned) {
   if (versioned) return export_as<DLManagedTensorVersioned>(tensor, std::move(owner), "dltensor_versioned");
   return export_as<DLManagedTensor>(tensor, std::move(owner), "dltensor");
+}
+
+bool takes_versioned(const py::object& max_version) {
+  return !max_version.is_none() && max_version.cast<py::tuple>()[0].cast<int>() >= 1;
+}
+
+py::capsule LentArray::dlpack(py::object self, const py::object& stream, const py::object& max_version) const {
+  check<InvalidRequest>(!ended_, "this array was lent for one call, which is over; copy what is to be kept");
+  check<InvalidRequest>(stream.equal(py::int_(stream_)) || stream.equal(py::int_(-1)), "this array is ready on stream ",
+                        stream_, " and was asked for on ", std::string(py::repr(stream)),
+                        "; work on its stream, as under torch.cuda.stream(torch.cuda.ExternalStream(stream))");
+  return export_dlpack(tensor_, std::move(self), takes_versioned(max_version));
 }
 
 }  // namespace nsrt::python

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "python/arrays.h"
@@ -33,10 +34,30 @@ struct DlpackExport {
   Kind kind = Kind::kFloat32;
   std::vector<std::int64_t> shape;
   DLDevice device = {kDLCPU, 0};
-  bool read_only = true;  // said where the protocol version can say so
+  bool read_only = true;                   // said where the protocol version can say so
+  std::vector<std::int64_t> strides = {};  // in elements; empty: dense, row-major
 };
 
 // A capsule that holds `owner` alive.
 py::capsule export_dlpack(const DlpackExport& tensor, py::object owner, bool versioned);
+// Whether a consumer with this `max_version` (a tuple or None) takes the versioned kind.
+bool takes_versioned(const py::object& max_version);
+
+// Memory of a GPU that is lent for the length of a call, where work on one stream makes and reads it: an object with
+// __dlpack__ for consumers on that stream.
+class LentArray {
+ public:
+  LentArray(DlpackExport tensor, std::int64_t stream) : tensor_(std::move(tensor)), stream_(stream) {}
+
+  // Throws InvalidRequest for another stream, on which the data might not be there yet, and after end().
+  py::capsule dlpack(py::object self, const py::object& stream, const py::object& max_version) const;
+  const DlpackExport& tensor() const { return tensor_; }
+  void end() { ended_ = true; }
+
+ private:
+  DlpackExport tensor_;
+  std::int64_t stream_;
+  bool ended_ = false;
+};
 
 }  // namespace nsrt::python

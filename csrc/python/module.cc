@@ -87,6 +87,7 @@ PYBIND11_MODULE(_core, m) {
   nsrt::python::register_request(m);
   nsrt::python::register_engine(m);
   nsrt::python::register_ops(m);
+  nsrt::python::register_roofs(m);
 #ifdef NSRT_WITH_CUDA
   nsrt::python::register_cuda_ops(m);
 #endif

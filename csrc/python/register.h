@@ -9,6 +9,7 @@ void register_checkpoint(pybind11::module_& module);
 void register_request(pybind11::module_& module);
 void register_engine(pybind11::module_& module);
 void register_ops(pybind11::module_& module);
+void register_roofs(pybind11::module_& module);
 
 // In builds with CUDA; the first makes the submodule nextstep_rt._core.cuda, to which the others add.
 void register_cuda_ops(pybind11::module_& module);

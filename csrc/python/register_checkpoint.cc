@@ -27,7 +27,7 @@ py::capsule tensor_dlpack(const Tensor& self, const py::object&, const py::objec
                           const py::object& dl_device, const py::object& copy) {
   if (!dl_device.is_none() && !dl_device.equal(py::make_tuple(static_cast<int>(kDLCPU), 0)))
     throw py::buffer_error("a checkpoint's tensors are in host memory; copy them to another device after reading");
-  const bool versioned = !max_version.is_none() && max_version.cast<py::tuple>()[0].cast<int>() >= 1;
+  const bool versioned = takes_versioned(max_version);
   const TensorView& view = self.view;
   DlpackExport tensor{.data = const_cast<void*>(view.data),
                       .kind = view.dtype == DType::kBFloat16 ? Kind::kBFloat16 : Kind::kFloat32,
@@ -57,17 +57,33 @@ std::vector<std::string> verify(const Checkpoint& self, const py::object& progre
       [&](std::uint64_t done, std::uint64_t total) { return report(progress, [&] { return progress(done, total); }); });
 }
 
-std::map<std::string, std::int64_t> cost_dict(const ModelConfig& config, const std::string& dtype, std::int64_t rows,
-                                              std::int64_t steps, std::int64_t positions) {
+void check_cost_arguments(const ModelConfig& config, std::int64_t rows, std::int64_t steps, std::int64_t positions) {
   check<InvalidRequest>(rows >= 1 && rows <= kMaxRows, "rows is ", rows, "; it must be between 1 and ", kMaxRows);
   check<InvalidRequest>(steps >= 1 && steps <= kMaxInferenceSteps, "steps is ", steps, "; it must be between 1 and ",
                         kMaxInferenceSteps);
   check<InvalidRequest>(positions >= 0 && positions <= config.max_position_embeddings, "positions is ", positions,
                         "; it must be between 0 and the model's ", config.max_position_embeddings);
+}
+
+std::map<std::string, std::int64_t> cost_dict(const ModelConfig& config, const std::string& dtype, std::int64_t rows,
+                                              std::int64_t steps, std::int64_t positions) {
+  check_cost_arguments(config, rows, steps, positions);
   const TokenCost c = token_cost(config, dtype_from_name(dtype), rows, steps, positions);
   return {{"backbone", c.backbone.bytes},   {"kv", c.kv.bytes},
           {"condition", c.condition.bytes}, {"fm_modulation", c.fm_modulation.bytes},
           {"fm_steps", c.fm_steps.bytes},   {"total", c.total().bytes}};
+}
+
+std::map<std::string, std::map<std::string, std::int64_t>> stage_cost_dict(const ModelConfig& config,
+                                                                           const std::string& dtype, std::int64_t rows,
+                                                                           std::int64_t steps, std::int64_t positions) {
+  check_cost_arguments(config, rows, steps, positions);
+  const auto costs = stage_costs(config, dtype_from_name(dtype), rows, steps, positions);
+  std::map<std::string, std::map<std::string, std::int64_t>> out;
+  for (std::size_t i = 0; i < kStages; ++i)
+    out[kStageNames[i]] = {
+        {"bytes", costs[i].cost.bytes}, {"flops", costs[i].cost.flops}, {"barriers", costs[i].barriers}};
+  return out;
 }
 
 void register_config(py::module_& m) {
@@ -141,6 +157,10 @@ void register_checkpoint(py::module_& m) {
   m.def("token_cost", &cost_dict, py::arg("config"), py::arg("dtype"), py::arg("rows"), py::arg("steps"),
         py::arg("positions"),
         "Bytes one image token streams, by stage: backbone, kv, condition, fm_modulation, fm_steps, total.");
+  m.def("stage_cost", &stage_cost_dict, py::arg("config"), py::arg("dtype"), py::arg("rows"), py::arg("steps"),
+        py::arg("positions"),
+        "Of one image token, by the stages of Engine.stage_seconds(): bytes streamed, operations, and barriers of the "
+        "CPU backend's threads. `steps` are network evaluations.");
 }
 
 }  // namespace nsrt::python

@@ -1,15 +1,20 @@
 // Engine.
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
+#include <utility>
 
 #include "core/check.h"
 #include "nextstep_rt/checkpoint.h"
 #include "nextstep_rt/engine.h"
 #include "python/arrays.h"
+#include "python/dlpack_exchange.h"
 #include "python/native_call.h"
+#include "python/prefill_attention.h"
 #include "python/register.h"
 
 namespace nsrt::python {
@@ -155,10 +160,40 @@ py::array_t<float> project_tokens(const Engine& self, const py::object& tokens) 
   return to_numpy(out, {a.shape[0], self.config().hidden_size});
 }
 
+void register_lent_array(py::module_& m) {
+  py::class_<LentArray>(m, "LentArray",
+                        "Memory of a GPU, lent for one call to whoever works on the call's stream; speaks DLPack.")
+      .def(
+          "__dlpack__",
+          [](const py::object& self, const py::object& stream, const py::object& max_version, const py::object&,
+             const py::object&) { return self.cast<const LentArray&>().dlpack(self, stream, max_version); },
+          py::kw_only(), py::arg("stream") = py::none(), py::arg("max_version") = py::none(),
+          py::arg("dl_device") = py::none(), py::arg("copy") = py::none(),
+          "stream: the call's, or -1. Raises InvalidRequest for another one, and after the call.")
+      .def("__dlpack_device__",
+           [](const LentArray& self) {
+             const DLDevice device = self.tensor().device;
+             return std::pair(static_cast<int>(device.device_type), static_cast<int>(device.device_id));
+           })
+      .def_property_readonly("shape",
+                             [](const LentArray& self) -> py::typing::Tuple<py::int_, py::ellipsis> {
+                               return py::tuple(py::cast(self.tensor().shape));
+                             })
+      .def_property_readonly("dtype", [](const LentArray& self) { return name_of(self.tensor().kind); });
+}
+
+template <class T>
+std::map<std::string, T> by_stage(const Engine& engine, T StageProfile::* figure) {
+  std::map<std::string, T> out;
+  for (const StageProfile& stage : engine.stages()) out[stage.name] = stage.*figure;
+  return out;
+}
+
 }  // namespace
 
 void register_engine(py::module_& m) {
   m.attr("MAX_ROWS") = kMaxRows;
+  register_lent_array(m);
   py::class_<Engine>(m, "Engine", "The decode loop: prefill rows of embeddings, then generate image tokens.")
       .def(py::init(&make_engine), py::arg("config"), py::arg("tensors"), py::kw_only(), py::arg("device") = "cpu",
            py::arg("dtype") = "bfloat16", py::arg("threads") = py::none(),
@@ -182,6 +217,17 @@ void register_engine(py::module_& m) {
           "Bytes a request would need: weights, converted, kv_cache, scratch.")
       .def(
           "memory", [](const Engine& e) { return memory_dict(e.memory()); }, "Bytes held now, as in plan().")
+      .def_property_readonly("takes_prefill_attention", &Engine::takes_prefill_attention,
+                             "Whether set_prefill_attention is for this engine: on a CUDA device, in bfloat16, in a "
+                             "build with CUTLASS.")
+      .def(
+          "set_prefill_attention", &set_prefill_attention, py::arg("attention"),
+          "attention(q, k, v, out, stream) takes the place of the engine's kernel where prefill has many rows, called "
+          "once a layer for each sequence; None returns to the kernel. It enqueues causal attention on the CUDA stream "
+          "of that address: out = softmax(q k^T) v, where the last row of q sees all positions, the row before all but "
+          "one, and so on. q (scaled already) and out [rows, heads, head_dim], k and v [kv heads, positions, "
+          "head_dim], bfloat16 LentArrays. What it raises reaches the caller of prefill. Raises InvalidRequest for "
+          "an engine without takes_prefill_attention.")
       .def("prefill", &prefill, py::arg("embeds"), py::arg("mask") = py::none(), py::kw_only(),
            py::arg("max_new_tokens"), py::arg("progress") = py::none(),
            "embeds float32 [rows, width, hidden_size]; mask bool [rows, width], False where a column is padding. "
@@ -192,6 +238,16 @@ void register_engine(py::module_& m) {
            "noise float32 [count, 1 + steps, images, token_dim], or seeds, one integer an image. "
            "callback(position, num_tokens, tokens made by this call) may return False to stop.")
       .def("reset", &Engine::reset, "Forgets the rows; memory is kept.")
+      .def("profile", &Engine::profile, py::arg("on"),
+           "From now on decode sums up the seconds of its stages, from zero; or no more. No number of a token changes. "
+           "Raises InvalidRequest on a CUDA device, where a token is one launch.")
+      .def(
+          "stage_seconds", [](const Engine& e) { return by_stage(e, &StageProfile::seconds); },
+          "Seconds of each stage of the tokens made since profile(True): noise, image_in, norm_qkv, rope_append, "
+          "attention, attn_out, mlp, condition, fm_modulation, fm_steps, finish, other; together, the tokens' time.")
+      .def(
+          "stage_barriers", [](const Engine& e) { return by_stage(e, &StageProfile::barriers); },
+          "How often the engine's threads met at a barrier in each stage since profile(True).")
       .def("state", &state, py::arg("name"),
            "An intermediate of the last token, float32 [rows, width]: hidden, cond, modulation, velocity or latent.");
 }

@@ -65,6 +65,8 @@ def examine() -> dict[str, Any]:
     report["backends"] = {"native/cpu": report["isa"] is not None, "native/cuda": cuda, "reference": True}
     if report["packages"].get("torch") is None:
         report["backends"]["reference"] = False
+    if cuda:
+        report["prefill_attention"] = _prefill_attention(report, problems)
     report["demo"] = _try_demo(problems)
     return report
 
@@ -77,6 +79,21 @@ def _version(name: str, problems: list[str]) -> str | None:
     except Exception as error:  # a damaged installation
         problems.append(f"the package {name} cannot be read ({error}): install it again")
     return None
+
+
+def _prefill_attention(report: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Of each GPU, which attention a long prompt of the released checkpoints gets, and the candidates' times."""
+    if "linear kernels" in report["build"].get("cuda_prefill", ""):
+        return {"all": "kernel, in chunks of rows"}
+    from .. import prefill_attention
+
+    told: dict[str, Any] = {}
+    for device in range(len(report["cuda_devices"] or ())):
+        try:
+            told[f"cuda:{device}"] = prefill_attention.choose(device).to_json()
+        except Exception as error:
+            problems.append(f"the attention of prefill on cuda:{device} cannot be chosen: {error}")
+    return told
 
 
 def _try_demo(problems: list[str]) -> str:

@@ -80,6 +80,28 @@ TEST(matmul_of_every_shape_and_dtype) {
   });
 }
 
+TEST(roofs_read_and_copy_every_number) {
+  for_each_level([](const KernelTable& table) {
+    const RoofTable& roofs = table.roofs;
+    for (const std::int64_t units : {1, 2, 63, 64, 65, 130}) {
+      const std::int64_t n = units * kRoofUnit;
+      std::vector<float> x(static_cast<std::size_t>(n)), y(x.size());
+      for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 11 + 1);  // so that each one counts
+      double sum = 0;
+      for (const float v : x) sum += static_cast<double>(v);
+      CHECK(static_cast<double>(roofs.read_in_order(x.data(), n)) == sum);
+      CHECK(static_cast<double>(roofs.read_in_streams(x.data(), n)) == sum);
+      roofs.copy(x.data(), n, y.data());
+      CHECK(x == y);
+    }
+    // 1, 2, 4, ... in every chain: as many rounds as were asked for.
+    CHECK(roofs.multiply_floats(3, 2.0f, 1.0f) == static_cast<float>(7 * roofs.chains * roofs.lanes));
+    CHECK((roofs.multiply_pairs != nullptr) == table.has_dot);
+    if (roofs.multiply_pairs)
+      CHECK(roofs.multiply_pairs(3, 2.0f, 1.0f) == static_cast<float>(12 * roofs.chains * roofs.lanes));
+  });
+}
+
 TEST(norms_of_every_length) {
   for_each_level([](const KernelTable& table) {
     for (const std::int64_t n : kSizes) {

@@ -9,6 +9,7 @@
 // The order matters: these use the two above.
 #include "cpu/kernels/attention.h"
 #include "cpu/kernels/matmul.h"
+#include "cpu/kernels/roofs.h"
 
 #define NSRT_STRING_(x) #x
 #define NSRT_STRING(x) NSRT_STRING_(x)
@@ -30,6 +31,7 @@ const KernelTable kTable = {
     .update = update,
     .to_bf16 = to_bf16,
     .weighted_sum = weighted_sum,
+    .roofs = kRoofs,
 };
 
 }  // namespace nsrt::cpu::NSRT_ISA

@@ -85,4 +85,7 @@ constexpr bool kHasDot = false;
 // Weight rows x activation rows whose sums are kept in registers at once.
 constexpr int kMaxRowBlock = 2;
 
+// Multiply-adds that depend on nothing but themselves: enough to fill the pipes, few enough for the registers.
+constexpr int kFmaChains = 12;
+
 }  // namespace nsrt::cpu::NSRT_ISA

@@ -105,4 +105,7 @@ constexpr bool kHasDot = false;
 // Weight rows x activation rows whose sums are kept in registers at once.
 constexpr int kMaxRowBlock = 1;
 
+// Multiply-adds that depend on nothing but themselves: enough to fill the pipes, few enough for the registers.
+constexpr int kFmaChains = 6;
+
 }  // namespace nsrt::cpu::NSRT_ISA

@@ -35,6 +35,30 @@ struct MemoryUse {
 // reaches the caller of the engine.
 using ProgressFn = std::function<bool(std::int64_t done, std::int64_t total)>;
 
+// Attention that prefill asks of somebody else: consecutive rows of one sequence in one layer, which end at the
+// sequence's last position so far. Row i sees positions 0 to positions - rows + i, all of them in the cache. Query head
+// h reads kv head h / (h_q / h_kv). Addresses are of the device and valid during the call and for the work it enqueues.
+struct PrefillAttention {
+  const void* q = nullptr;  // [rows, h_q, d_head], rotated and scaled by 1 / sqrt(d_head)
+  const void* k = nullptr;  // [h_kv, capacity, d_head], of which the first `positions` of each head are written
+  const void* v = nullptr;  // as k
+  void* out = nullptr;      // as q
+  std::int64_t rows = 0, positions = 0, capacity = 0;
+  std::int64_t h_q = 0, h_kv = 0, d_head = 0;
+  DType dtype = DType::kBFloat16;  // of all four
+  int device = 0;                  // the index of the CUDA device, which is the calling thread's
+  void* stream = nullptr;  // a cudaStream_t: what makes q, k and v is enqueued there, and what reads `out` will be
+};
+// Enqueues the attention on the stream; need not wait for it. What it throws reaches the caller of prefill().
+using PrefillAttentionFn = std::function<void(const PrefillAttention&)>;
+
+// A stage of the decode loop; sums over the tokens since profiling began.
+struct StageProfile {
+  std::string name;
+  double seconds = 0;
+  std::int64_t barriers = 0;  // at which the team's threads met
+};
+
 // One intermediate buffer of the last token, for tests that compare stage by stage.
 enum class StateBuffer { kHidden, kCond, kModulation, kVelocity, kLatent };
 
@@ -64,10 +88,18 @@ class Engine {
   MemoryUse plan(std::int64_t rows, std::int64_t positions, std::int64_t steps) const;
   MemoryUse memory() const;
 
+  // Whether prefill can have its attention computed by a function of the caller's: where many rows of a prompt go at
+  // once, which is on a CUDA device, in bfloat16, with a library for the products.
+  bool takes_prefill_attention() const;
+  // From now on prefill of many rows calls `attention`, once a layer for each sequence of a pass; an empty function
+  // returns to the engine's own kernel. Few rows and decode() always take the kernel. Throws InvalidRequest where
+  // takes_prefill_attention() is false, unless the function is empty.
+  void set_prefill_attention(PrefillAttentionFn attention);
+
   // Starts afresh with `rows` sequences. embeds [rows, width, hidden_size]; mask [rows, width] is zero where a
   // column is padding (anywhere: rows are kept ragged, pads dropped); empty means no padding.
   // Room is made for max_new_tokens image tokens a row. Throws InvalidRequest, Error when memory does not suffice,
-  // Cancelled when `progress` returns false.
+  // Cancelled when `progress` returns false. After any exception the engine is as after reset().
   void prefill(std::span<const float> embeds, std::span<const std::uint8_t> mask, std::int64_t rows, std::int64_t width,
                std::int64_t max_new_tokens, const ProgressFn& progress = {});
 
@@ -93,6 +125,11 @@ class Engine {
   // (3*layers + 2) * fm_head_dim]; kVelocity [rows, token_dim] of the last evaluation; kLatent [images, token_dim]
   // before normalization.
   std::vector<float> state(StateBuffer which) const;
+
+  // From now on decode() sums up the time of its stages, from zero; or no more. No number of a token changes. Both
+  // throw InvalidRequest on a CUDA device, where a token is one launch.
+  void profile(bool on);
+  std::vector<StageProfile> stages() const;
 
  private:
   struct Impl;

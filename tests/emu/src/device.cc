@@ -50,6 +50,13 @@ cudaError_t cudaGetDeviceCount(int* count) {
   });
 }
 
+cudaError_t cudaDriverGetVersion(int* version) {
+  return emu::api("cudaDriverGetVersion", [&](emu::Machine&) {
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+  });
+}
+
 cudaError_t cudaSetDevice(int device) {
   return emu::api("cudaSetDevice", [&](emu::Machine&) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; });
 }
