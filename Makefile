@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # The stamp changes when what is installed must change.
-SOURCES := $(shell find csrc nextstep_rt -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml constraints.txt
+SOURCES := $(shell find csrc nextstep_rt bench -type f -not -path "bench/results/*" -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml constraints.txt
 
 .PHONY: demo test check format clean
 

@@ -2,54 +2,82 @@
 
 from __future__ import annotations
 
-import json
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from typer.core import TyperGroup
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Measurements of nextstep_rt.")
+from nextstep_rt.cli.errors import guarded
+
+from .commands import compare, decode, image, kernels, peers, plan, report, roofline, scaling, sweep
+from .options import WORDS
+
+EXTRA = ("matplotlib", "psutil")
+WITHOUT_EXTRA = ("gpu", "compare", "report")
+
+
+class _Group(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keeps the words of the command, which results state."""
+        WORDS.set((ctx.info_name or "python -m bench", *args))
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+
+app = typer.Typer(
+    cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Measurements of nextstep_rt: seconds against what this machine could do at best.",
+)  # fmt: skip
+
+
+def need_extra() -> None:
+    """Raises `Error` where what the measurements need is not installed."""
+    from nextstep_rt import Error
+
+    missing = [name for name in EXTRA if find_spec(name) is None]
+    if missing:
+        raise Error(f'bench needs {" and ".join(missing)}: pip install "nextstep-rt[bench]"')
+
+
+@app.callback(invoke_without_command=True)
+@guarded
+def root(
+    context: typer.Context,
+    of: Annotated[
+        tuple[Path, Path] | None, typer.Option("--compare", metavar="A.json B.json", help="As the command compare.")
+    ] = None,
+) -> None:
+    """Measurements of nextstep_rt: seconds against what this machine could do at best."""
+    if of is not None:
+        if context.invoked_subcommand is not None:
+            raise typer.BadParameter("--compare stands alone, or is the command compare")
+        compare(*of)
+    elif context.invoked_subcommand not in WITHOUT_EXTRA:
+        need_extra()
 
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     short_help="Build, check and measure the CUDA backend on this machine's GPU.",
 )
+@guarded
 def gpu(context: typer.Context) -> None:
     """The command without typer has the options: `python -m bench gpu --help`."""
-    from .gpu.cli import main
+    try:
+        from .gpu.cli import main
+    except ModuleNotFoundError as error:
+        from nextstep_rt import Error
 
+        if not (error.name or "").endswith("gpu"):
+            raise
+        raise Error(
+            "the GPU's measurements build the CUDA backend and are not part of the installed package: run "
+            "`python -m bench gpu` in the source tree"
+        ) from None
     raise typer.Exit(main(context.args))
 
 
-@app.command()
-def decode(
-    shape: Annotated[str, typer.Option(help="Model shape with random weights: 200m, 14b or tiny.")] = "200m",
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
-    rows: Annotated[int, typer.Option(min=1, max=16, help="Images x guidance branches.")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 20,
-    tokens: Annotated[
-        int, typer.Option(min=1, help="Image tokens timed in the reference; three times as many natively.")
-    ] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Pairs of native and reference runs.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of both; all cores by default.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
-) -> None:
-    """Time per image token: the native loop against the torch reference, alternated in one run."""
-    from .decode import environment, measure
-    from .synthetic import SHAPES
-
-    if shape not in SHAPES:
-        raise typer.BadParameter(f"unknown shape {shape!r}; known: {', '.join(SHAPES)}")
-    result = measure(shape, dtype, rows, steps, tokens, repeats, threads)
-    table = Table(title=f"{shape}, {dtype}, {rows} rows, {steps} steps, {result['threads']} threads")
-    for column in ("", "ms per token", "ratio"):
-        table.add_column(column, justify="right" if column else "left")
-    table.add_row(result["backend"], f"{result['native_ms']:.1f}", "1")
-    table.add_row("reference/torch", f"{result['reference_ms']:.1f}", f"{result['ratio']:.2f}")
-    Console().print(table)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"environment": environment(), "decode": result}, indent=1) + "\n", encoding="utf-8")
+for command in (roofline, kernels, decode, image, scaling, peers, sweep, plan, compare, report):
+    app.command()(guarded(command))

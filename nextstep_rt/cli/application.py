@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .bench import bench
 from .doctor import doctor
 from .errors import guarded
 from .evaluate import evaluate
@@ -72,3 +73,9 @@ def root(
 for command in (generate, edit, info, doctor):
     app.command()(command)
 app.command("eval")(evaluate)
+# Its own command line reads its words, --help too: they must reach it as they are.
+app.command(
+    "bench",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    short_help="Measure this machine and the runtime on it.",
+)(bench)
