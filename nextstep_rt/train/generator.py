@@ -45,7 +45,7 @@ class GeneratorTraining:
     vocab_size: int = 640
     scenes: int = 24576
     edits: int = 20480
-    steps: int = 10000
+    steps: int = 5000
     batch: int = 28  # drawings in a step
     edit_batch: int = 20  # 0: drawings only
     # At first so many edits' image tokens are drowned in noise when they are read, ever fewer until `drowned_until` of
