@@ -31,6 +31,7 @@ CpuBackend::CpuBackend(const ModelWeights& weights, DType compute, int threads)
   for (Scratch& s : scratch_) {
     s.row.reserve(count(width));
     s.input.reserve(count(kChunkRows, width) * input_size());
+    s.packed.reserve(count(packed_numbers(0)));
     for (Buffer<float>* b : {&s.x, &s.kept_x, &s.kept_v, &s.guided}) b->reserve(count(kMaxRows, d_tok));
   }
   const std::int64_t q = config_.num_attention_heads * config_.head_dim;
@@ -54,6 +55,14 @@ CpuBackend::CpuBackend(const ModelWeights& weights, DType compute, int threads)
   for (Buffer<float>* b : {&velocity_, &latent_, &tokens_}) b->reserve(count(kMaxRows, d_tok));
 }
 
+std::int64_t CpuBackend::packed_numbers(std::int64_t modulations) const {
+  if (!kernels_.packs || input_dtype_ != DType::kBFloat16) return 0;
+  const std::int64_t width =
+      std::max({config_.hidden_size, config_.intermediate_size, config_.fm_head_dim, config_.fm_mlp_dim(),
+                config_.num_attention_heads * config_.head_dim, config_.token_dim(), std::int64_t{256}});
+  return std::max(packed_size(kChunkRows, width), packed_size(modulations, config_.fm_head_dim));
+}
+
 std::uint64_t CpuBackend::fixed_bytes() const {
   std::uint64_t bytes = attn_.nbytes() + ff_.nbytes() + fm_ff_.nbytes();
   for (const Scratch& s : scratch_) {
@@ -71,13 +80,15 @@ MemoryUse CpuBackend::plan(const StateShape& shape) const {
   const std::int64_t blocks = attention_blocks(shape.positions);
   const std::uint64_t floats = count(kChunkRows, blocks, h_q, d + 2) + count(shape.positions, d) +
                                count(shape.steps, shape.rows, modulation_width_) + count(shape.steps, d_fm) +
-                               count(threads(), std::max(kAttentionBlock, blocks));
+                               count(threads(), std::max(kMostHeads * kAttentionBlock, blocks));
+  const std::uint64_t packed = count(threads(), packed_numbers(shape.steps * shape.rows));
   MemoryUse use;
   use.weights = weights_.nbytes;
   use.converted = weights_.converted_nbytes;
   use.kv_cache = 2 * count(config_.num_hidden_layers, shape.rows, config_.num_key_value_heads, shape.positions, d) *
                  item_size(kv_dtype_);
-  use.scratch = fixed_bytes() + floats * sizeof(float) + count(shape.steps, shape.rows, d_fm) * input_size();
+  use.scratch = fixed_bytes() + floats * sizeof(float) + count(shape.steps, shape.rows, d_fm) * input_size() +
+                packed * sizeof(std::uint16_t);
   return use;
 }
 
@@ -87,7 +98,7 @@ MemoryUse CpuBackend::memory() const {
   use.converted = weights_.converted_nbytes;
   use.kv_cache = k_cache_.nbytes() + v_cache_.nbytes();
   use.scratch = fixed_bytes() + modulation_input_.nbytes();
-  for (const Scratch& s : scratch_) use.scratch += s.scores.nbytes();
+  for (const Scratch& s : scratch_) use.scratch += s.scores.nbytes() + s.packed.nbytes();
   for (const Buffer<float>* b :
        {&partial_out_, &partial_max_, &partial_sum_, &rope_cos_, &rope_sin_, &time_embeds_, &modulations_})
     use.scratch += b->nbytes();
@@ -106,7 +117,7 @@ void CpuBackend::reserve(const StateShape& shape) {
   partial_out_.reserve(count(kChunkRows, blocks, h_q, d));
   partial_max_.reserve(count(kChunkRows, blocks, h_q));
   partial_sum_.reserve(count(kChunkRows, blocks, h_q));
-  for (Scratch& s : scratch_) s.scores.reserve(count(std::max(kAttentionBlock, blocks)));
+  for (Scratch& s : scratch_) s.scores.reserve(count(std::max(kMostHeads * kAttentionBlock, blocks)));
 
   if (shape.positions <= rope_positions_) return;
   rope_positions_ = 0;  // until both tables are whole: reserving may throw
@@ -124,6 +135,7 @@ void CpuBackend::set_plan(const DecodePlan& plan) {
   time_embeds_.reserve(count(times, config_.fm_head_dim));
   modulation_input_.reserve(count(times, fm_rows(), config_.fm_head_dim) * input_size());
   modulations_.reserve(count(times, fm_rows(), modulation_width_));
+  for (Scratch& s : scratch_) s.packed.reserve(count(packed_numbers(times * fm_rows())));
   pool_.run([&](Team& team) { embed_times(team); });
 }
 

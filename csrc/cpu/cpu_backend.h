@@ -57,7 +57,8 @@ class CpuBackend final : public Backend {
   struct Scratch {
     Buffer<float> row;                     // one row of the widest kind
     Buffer<std::byte> input;               // kChunkRows rows in input format
-    Buffer<float> scores;                  // kAttentionBlock
+    Buffer<std::uint16_t> packed;          // the input of a product as tiles, where the kernels pack
+    Buffer<float> scores;                  // kMostHeads * kAttentionBlock
     Buffer<float> x;                       // the token being sampled [images, d_tok]: each member keeps its own copy
     Buffer<float> kept_x, kept_v, guided;  // [images, d_tok]
   };
@@ -112,6 +113,8 @@ class CpuBackend final : public Backend {
   const float* modulation(std::int64_t time, std::int64_t row) const;
 
   std::uint64_t fixed_bytes() const;  // of what the constructor reserves
+  // Of a member's packed input, `modulations` being the rows of their product.
+  std::int64_t packed_numbers(std::int64_t modulations) const;
   std::int64_t fm_rows() const { return plan_.branches * plan_.images; }
 
   const ModelWeights& weights_;

@@ -2,10 +2,27 @@
 
 #include <cstdlib>
 
+#if defined(NSRT_X86)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "core/check.h"
 
 namespace nsrt::cpu {
 namespace {
+
+#if defined(NSRT_X86)
+// Tiles are to be had where the CPU has them and the system saves their state for this process, which must ask.
+bool has_tiles() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kTile = 1u << 24, kBf16 = 1u << 22;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kTile) == 0 || (d & kBf16) == 0) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // arch_prctl(2): ARCH_REQ_XCOMP_PERM
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
 
 std::vector<const KernelTable*> supported() {
   std::vector<const KernelTable*> levels;
@@ -14,7 +31,10 @@ std::vector<const KernelTable*> supported() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (avx512 && __builtin_cpu_supports("avx512bf16")) levels.push_back(&avx512_bf16::kTable);
+  const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  static const bool tiles = has_tiles();
+  if (bf16 && tiles) levels.push_back(&amx_bf16::kTable);
+  if (bf16) levels.push_back(&avx512_bf16::kTable);
   if (avx512) levels.push_back(&avx512::kTable);
   if (avx2) levels.push_back(&avx2::kTable);
 #endif

@@ -19,7 +19,16 @@ struct MatmulArgs {
   float* y;
   std::int64_t y_stride;
   std::int64_t n0, n1, rows;
+  void* packed = nullptr;  // room for packed_size(rows, cols) bf16 numbers, where the table packs and x is bf16
 };
+
+// Numbers of the copy of x in which a table that packs turns it into tiles: 16 rows at most and 32 columns each.
+constexpr std::int64_t packed_size(std::int64_t rows, std::int64_t cols) {
+  return (rows + 15) / 16 * 16 * ((cols + 31) / 32 * 32);
+}
+
+// Query heads that a kernel takes through a block at once, at most.
+inline constexpr std::int64_t kMostHeads = 5;
 
 // One block of a sequence's keys and values against the g query heads that share them: unnormalised softmax.
 struct AttentionBlockArgs {
@@ -28,7 +37,7 @@ struct AttentionBlockArgs {
   const void* v;
   DType kv_dtype;
   std::int64_t g, d_head, positions;
-  float* scores;  // scratch [positions]
+  float* scores;  // scratch [min(g, kMostHeads), positions]
   float* out;     // [g, d_head]: sum of exp(score - max) * v
   float* max;     // [g]
   float* sum;     // [g]
@@ -37,7 +46,8 @@ struct AttentionBlockArgs {
 // Loops whose speed is what the hardware allows (kernels/roofs.h). Numbers of floats are multiples of kRoofUnit.
 inline constexpr std::int64_t kRoofUnit = 128;
 struct RoofTable {
-  int lanes, chains;  // a round of multiply_* is `chains` operations of `lanes` lanes
+  // A round of multiply_* is `chains`, or `pair_chains`, operations of `lanes` lanes.
+  int lanes, chains, pair_chains;
   float (*read_in_order)(const float* p, std::int64_t n);
   float (*read_in_streams)(const float* p, std::int64_t n);
   void (*copy)(const float* from, std::int64_t n, float* to);
@@ -48,6 +58,7 @@ struct RoofTable {
 struct KernelTable {
   const char* name;
   bool has_dot;  // matmul takes bf16 x
+  bool packs;    // and wants MatmulArgs::packed for it
 
   void (*matmul)(const MatmulArgs&);
   void (*attention_block)(const AttentionBlockArgs&);
@@ -87,6 +98,9 @@ namespace avx512 {
 extern const KernelTable kTable;
 }
 namespace avx512_bf16 {
+extern const KernelTable kTable;
+}
+namespace amx_bf16 {
 extern const KernelTable kTable;
 }
 #endif

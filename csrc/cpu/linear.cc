@@ -49,7 +49,8 @@ Team::Range CpuBackend::product(Team& team, const Linear& linear, Operand x, std
                      .y_stride = stride,
                      .n0 = share.begin,
                      .n1 = share.end,
-                     .rows = rows});
+                     .rows = rows,
+                     .packed = scratch(team).packed.data()});
   }
   return share;
 }

@@ -20,6 +20,7 @@ void linear(const KernelTable& kernels, const LinearParams& p, Pool& pool) {
   pool.run([&](Team& team) {
     const auto [begin, end] = team.share(p.w.rows, kColumnUnit);
     if (begin == end) return;
+    std::vector<std::uint16_t> packed(static_cast<std::size_t>(dot && kernels.packs ? packed_size(p.b, p.w.cols) : 0));
     kernels.matmul({.w = p.w.data,
                     .w_dtype = p.w.dtype,
                     .cols = p.w.cols,
@@ -30,7 +31,8 @@ void linear(const KernelTable& kernels, const LinearParams& p, Pool& pool) {
                     .y_stride = p.w.rows,
                     .n0 = begin,
                     .n1 = end,
-                    .rows = p.b});
+                    .rows = p.b,
+                    .packed = packed.data()});
     for (std::int64_t r = 0; r < p.b; ++r) {
       const std::int64_t at = r * p.w.rows + begin;
       kernels.epilogue(raw.data() + at, p.bias ? p.bias + begin : nullptr, p.residual ? p.residual + at : nullptr,
@@ -82,7 +84,7 @@ void attention(const KernelTable& kernels, const AttentionParams& p, Pool& pool)
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
   pool.run([&](Team& team) {
     const auto floats = [](std::int64_t n) { return std::vector<float>(static_cast<std::size_t>(n)); };
-    std::vector<float> q = floats(g * d), scores = floats(kAttentionBlock), factors = floats(most);
+    std::vector<float> q = floats(g * d), scores = floats(kMostHeads * kAttentionBlock), factors = floats(most);
     std::vector<float> out = floats(most * g * d), max = floats(most * g), sum = floats(most * g);
     const auto [begin, end] = team.share(p.b * p.h_kv);
     for (std::int64_t item = begin; item < end; ++item) {

@@ -13,7 +13,7 @@ namespace nsrt::cpu {
 // Positions one work item of attention covers. Fixed, so that the order of sums is.
 inline constexpr std::int64_t kAttentionBlock = 256;
 // Output columns per unit of a split: whole blocks of the matmul kernel.
-inline constexpr std::int64_t kColumnUnit = 8;
+inline constexpr std::int64_t kColumnUnit = 16;
 
 constexpr std::int64_t attention_blocks(std::int64_t positions) {
   return (positions + kAttentionBlock - 1) / kAttentionBlock;

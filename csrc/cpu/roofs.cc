@@ -111,7 +111,7 @@ double peak_flops(DType dtype, int threads) {
     const float sum = multiply(kRounds * rounds, 0.5f, 0.25f);
     if (team.id() == 0) keep(sum);
   });
-  const std::int64_t operations = kRounds * roofs.chains * roofs.lanes * (pairs ? 4 : 2) * threads;
+  const std::int64_t operations = kRounds * (pairs ? 4 * roofs.pair_chains : 2 * roofs.chains) * roofs.lanes * threads;
   return static_cast<double>(operations) / seconds;
 }
 

@@ -27,11 +27,11 @@ def test_copying_is_no_faster_than_reading() -> None:
 def test_operations() -> None:
     floats = max(roofs.peak_flops("float32", 1) for _ in range(3))
     assert 1e8 < floats < 1e13
-    if _core.isa() != "avx512_bf16":
+    if not _core.isa().endswith("_bf16"):
         with pytest.raises(InvalidRequest, match=f"{_core.isa()} has no dot product of bfloat16; ask for float32"):
             roofs.peak_flops("bfloat16", 1)
     else:
-        assert 1e8 < roofs.peak_flops("bfloat16", 1) < 1e13
+        assert 1e8 < roofs.peak_flops("bfloat16", 1) < 1e14
 
 
 @pytest.mark.parametrize("threads", THREADS)

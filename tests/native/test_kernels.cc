@@ -38,6 +38,7 @@ void check_matmul(const KernelTable& table, std::int64_t n, std::int64_t k, std:
   const auto wb = to_bf16(w), xb = to_bf16(x);
   const bool half = w_dtype == DType::kBFloat16;
   std::vector<float> y(static_cast<std::size_t>(rows * n), NAN);
+  std::vector<std::uint16_t> packed(static_cast<std::size_t>(table.packs && dot ? packed_size(rows, k) : 0));
   table.matmul({.w = half ? static_cast<const void*>(wb.data()) : w.data(),
                 .w_dtype = w_dtype,
                 .cols = k,
@@ -48,7 +49,8 @@ void check_matmul(const KernelTable& table, std::int64_t n, std::int64_t k, std:
                 .y_stride = n,
                 .n0 = 0,
                 .n1 = n,
-                .rows = rows});
+                .rows = rows,
+                .packed = packed.data()});
   bool good = true;
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t i = 0; i < n; ++i) {
@@ -71,8 +73,8 @@ void check_matmul(const KernelTable& table, std::int64_t n, std::int64_t k, std:
 TEST(matmul_of_every_shape_and_dtype) {
   for_each_level([](const KernelTable& table) {
     for (const std::int64_t k : kSizes)
-      for (const std::int64_t n : {1, 3, 4, 5, 8, 9, 17})
-        for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 16}) {
+      for (const std::int64_t n : {1, 3, 4, 5, 8, 9, 17, 32, 50})
+        for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 16, 17, 33, 50}) {
           check_matmul(table, n, k, rows, DType::kFloat32, false);
           check_matmul(table, n, k, rows, DType::kBFloat16, false);
           if (table.has_dot) check_matmul(table, n, k, rows, DType::kBFloat16, true);
@@ -98,7 +100,7 @@ TEST(roofs_read_and_copy_every_number) {
     CHECK(roofs.multiply_floats(3, 2.0f, 1.0f) == static_cast<float>(7 * roofs.chains * roofs.lanes));
     CHECK((roofs.multiply_pairs != nullptr) == table.has_dot);
     if (roofs.multiply_pairs)
-      CHECK(roofs.multiply_pairs(3, 2.0f, 1.0f) == static_cast<float>(12 * roofs.chains * roofs.lanes));
+      CHECK(roofs.multiply_pairs(3, 2.0f, 1.0f) == static_cast<float>(12 * roofs.pair_chains * roofs.lanes));
   });
 }
 

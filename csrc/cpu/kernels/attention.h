@@ -1,24 +1,39 @@
 // One block of flash decoding: scores = q . k, their maximum and exponentials, and the weighted sum of values, for the
 // g query heads of one kv head. k, v: float32 or bf16 [positions, d_head]; float32 accumulation.
-// Bound by reading k and v once: the block (at most kAttentionBlock positions) stays in cache for the other heads.
+// Bound by reading k and v: several heads meet each of their rows while it is in a register.
 // Included only inside namespace nsrt::cpu::NSRT_ISA.
 #pragma once
 
 namespace nsrt::cpu::NSRT_ISA {
 
-template <class T>
-inline void attention_scores(const float* q, const T* k, int64_t positions, int64_t d, float* scores) {
-  for (int64_t s = 0; s < positions; s += 4) {
-    const T* row[4];
-    for (int i = 0; i < 4; ++i) row[i] = k + (s + i < positions ? s + i : positions - 1) * d;
-    Vec acc[4] = {zero(), zero(), zero(), zero()};
-    for_each_vec(d, [&](int64_t i, int c) {
-      const Vec qv = load_some(q + i, c);
-      for (int j = 0; j < 4; ++j) acc[j] = fma(load_some(row[j] + i, c), qv, acc[j]);
+// Heads that meet a row of k or v at once; kPositions rows of k, or kPieces vectors of a row of v, times so many heads
+// are summed in registers.
+constexpr int kMaxHeads = kMaxRowBlock >= 6 ? kMostHeads : kMaxRowBlock;
+constexpr int kPositions = 4;
+constexpr int kPieces = 4;
+
+// scores[h, s] = q[h] . k[s] for H heads; rows of scores are `stride` apart.
+template <int H, class T>
+inline void attention_scores(const float* q, const T* k, int64_t positions, int64_t d, float* scores, int64_t stride) {
+  for (int64_t s = 0; s < positions; s += kPositions) {
+    const T* row[kPositions];
+    for (int i = 0; i < kPositions; ++i) row[i] = k + (s + i < positions ? s + i : positions - 1) * d;
+    Vec acc[H][kPositions];
+    for (int h = 0; h < H; ++h)
+      for (int i = 0; i < kPositions; ++i) acc[h][i] = zero();
+    for_each_vec(d, [&](int64_t at, int c) {
+      Vec kv[kPositions];
+      for (int i = 0; i < kPositions; ++i) kv[i] = load_some(row[i] + at, c);
+      for (int h = 0; h < H; ++h) {
+        const Vec qv = load_some(q + h * d + at, c);
+        for (int i = 0; i < kPositions; ++i) acc[h][i] = fma(kv[i], qv, acc[h][i]);
+      }
     });
-    alignas(16) float sums[4];
-    reduce4(acc[0], acc[1], acc[2], acc[3], sums);
-    for (int i = 0; i < 4 && s + i < positions; ++i) scores[s + i] = sums[i];
+    for (int h = 0; h < H; ++h) {
+      alignas(16) float sums[kPositions];
+      reduce4(acc[h][0], acc[h][1], acc[h][2], acc[h][3], sums);
+      for (int i = 0; i < kPositions && s + i < positions; ++i) scores[h * stride + s + i] = sums[i];
+    }
   }
 }
 
@@ -34,41 +49,63 @@ inline float exponentials(float* scores, float max, int64_t n) {
   return reduce_add(acc);
 }
 
-template <class T>
-inline void weighted_values(const float* p, const T* v, int64_t positions, int64_t d, float* out) {
-  constexpr int kUnroll = 8;
-  for (int64_t i = 0; i < d; i += kUnroll * kLanes) {
-    const int64_t width = d - i < kUnroll * kLanes ? d - i : kUnroll * kLanes;
-    Vec acc[kUnroll];
-    for (int u = 0; u < kUnroll; ++u) acc[u] = zero();
-    for (int64_t s = 0; s < positions; ++s) {
-      const Vec w = set1(p[s]);
-      const T* row = v + s * d + i;
-      for (int u = 0; u < kUnroll; ++u) {
-        const int64_t left = width - u * kLanes;
-        if (left <= 0) break;
-        acc[u] = fma(w, load_some(row + u * kLanes, static_cast<int>(left < kLanes ? left : kLanes)), acc[u]);
-      }
-    }
-    for (int u = 0; u < kUnroll && u * kLanes < width; ++u) {
-      const int64_t left = width - u * kLanes;
-      store_some(out + i + u * kLanes, acc[u], static_cast<int>(left < kLanes ? left : kLanes));
+// Pieces vectors, the last of them `last` lanes wide, of out[h] = sum_s p[h, s] v[s] for H heads.
+template <int H, int Pieces, class T>
+inline void weighted_pieces(const float* p, int64_t stride, const T* v, int64_t positions, int64_t d, int last,
+                            float* out) {
+  Vec acc[H][Pieces];
+  for (int h = 0; h < H; ++h)
+    for (int u = 0; u < Pieces; ++u) acc[h][u] = zero();
+  for (int64_t s = 0; s < positions; ++s, v += d) {
+    Vec row[Pieces];
+    for (int u = 0; u < Pieces; ++u) row[u] = load_some(v + u * kLanes, u + 1 < Pieces ? kLanes : last);
+    for (int h = 0; h < H; ++h) {
+      const Vec w = set1(p[h * stride + s]);
+      for (int u = 0; u < Pieces; ++u) acc[h][u] = fma(w, row[u], acc[h][u]);
     }
   }
+  for (int h = 0; h < H; ++h)
+    for (int u = 0; u < Pieces; ++u) store_some(out + h * d + u * kLanes, acc[h][u], u + 1 < Pieces ? kLanes : last);
+}
+
+// The vectors that cover d, up to Pieces of them at once.
+template <int H, int Pieces, class T>
+inline void weighted_values(const float* p, int64_t stride, const T* v, int64_t positions, int64_t d, int64_t i,
+                            float* out) {
+  for (; i + Pieces * kLanes <= d; i += Pieces * kLanes)
+    weighted_pieces<H, Pieces>(p, stride, v + i, positions, d, kLanes, out + i);
+  if (i == d) return;
+  if constexpr (Pieces > 1) {
+    if (d - i <= (Pieces - 1) * kLanes) return weighted_values<H, Pieces - 1>(p, stride, v, positions, d, i, out);
+  }
+  const auto last = static_cast<int>(d - i - (Pieces - 1) * kLanes);
+  weighted_pieces<H, Pieces>(p, stride, v + i, positions, d, last, out + i);
+}
+
+// `heads` heads from number h on, H at most.
+template <int H, class T>
+inline void attention_heads(const AttentionBlockArgs& a, int64_t h, int64_t heads) {
+  if constexpr (H > 1) {
+    if (heads < H) return attention_heads<H - 1, T>(a, h, heads);
+  }
+  const int64_t stride = a.positions;
+  attention_scores<H>(a.q + h * a.d_head, static_cast<const T*>(a.k), a.positions, a.d_head, a.scores, stride);
+  for (int64_t i = 0; i < H; ++i) {
+    float* scores = a.scores + i * stride;
+    float max = scores[0];
+    for (int64_t s = 1; s < a.positions; ++s) max = scores[s] > max ? scores[s] : max;
+    a.max[h + i] = max;
+    a.sum[h + i] = exponentials(scores, max, a.positions);
+  }
+  weighted_values<H, kPieces>(a.scores, stride, static_cast<const T*>(a.v), a.positions, a.d_head, 0,
+                              a.out + h * a.d_head);
 }
 
 template <class T>
 inline void attention_block_typed(const AttentionBlockArgs& a) {
-  const auto* k = static_cast<const T*>(a.k);
-  const auto* v = static_cast<const T*>(a.v);
-  for (int64_t h = 0; h < a.g; ++h) {
-    attention_scores(a.q + h * a.d_head, k, a.positions, a.d_head, a.scores);
-    float max = a.scores[0];
-    for (int64_t s = 1; s < a.positions; ++s) max = a.scores[s] > max ? a.scores[s] : max;
-    a.max[h] = max;
-    a.sum[h] = exponentials(a.scores, max, a.positions);
-    weighted_values(a.scores, v, a.positions, a.d_head, a.out + h * a.d_head);
-  }
+  if (a.g == 0) return;
+  const int64_t groups = (a.g + kMaxHeads - 1) / kMaxHeads, width = (a.g + groups - 1) / groups;
+  for (int64_t h = 0; h < a.g; h += width) attention_heads<kMaxHeads, T>(a, h, a.g - h < width ? a.g - h : width);
 }
 
 inline void attention_block(const AttentionBlockArgs& a) {

@@ -8,6 +8,8 @@
 
 namespace nsrt::cpu::NSRT_ISA {
 
+constexpr int64_t kPrefetchBytes = 1024;  // of a row of weights, ahead of where they are used
+
 // How two operands' elements meet: float32 lanes (either side widened) ...
 template <class W>
 struct FloatDot {
@@ -23,7 +25,7 @@ struct FloatDot {
   static Vec step(Vec acc, Vec w, Vec x) { return fma(w, x, acc); }
 };
 
-#ifdef NSRT_AVX512_BF16
+#if defined(NSRT_AVX512_BF16) && !defined(NSRT_AMX)
 // ... or pairs of bf16.
 struct Bf16Dot {
   using Weight = uint16_t;
@@ -49,13 +51,15 @@ inline void matmul_block(const MatmulArgs& a, int64_t n, int64_t r) {
   for (int i = 0; i < NB; ++i)
     for (int j = 0; j < RB; ++j) acc[i][j] = zero();
 
-  const int64_t ahead = NB * a.cols;  // the block of rows that follows in memory
+  constexpr int64_t ahead = kPrefetchBytes / static_cast<int64_t>(sizeof(typename D::Weight));
   int64_t k = 0;
   for (; k + D::kStep <= a.cols; k += D::kStep) {
     typename D::WeightVec wv[NB];
+    // A row ends where the row that follows it begins: past the end go on in the rows of the next block.
+    const int64_t at = k + ahead + (k + ahead < a.cols ? 0 : (NB - 1) * a.cols);
     for (int i = 0; i < NB; ++i) {
       wv[i] = D::load_w(rows[i] + k);
-      if constexpr (Prefetch) prefetch(rows[i] + k + ahead);
+      if constexpr (Prefetch) prefetch(rows[i] + at);
     }
     for (int j = 0; j < RB; ++j) {
       const typename D::InputVec xv = D::load_x(x + j * a.x_stride + k);
@@ -125,7 +129,9 @@ inline void matmul_typed(const MatmulArgs& a) {
 
 inline void matmul(const MatmulArgs& a) {
   if (a.rows == 0) return;
-#ifdef NSRT_AVX512_BF16
+#if defined(NSRT_AMX)
+  if (a.x_dtype == DType::kBFloat16) return matmul_tiles(a);
+#elif defined(NSRT_AVX512_BF16)
   if (a.x_dtype == DType::kBFloat16) return matmul_typed<Bf16Dot>(a);
 #endif
   if (a.w_dtype == DType::kBFloat16) return matmul_typed<FloatDot<uint16_t>>(a);

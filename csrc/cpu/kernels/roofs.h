@@ -60,7 +60,32 @@ inline float multiply_floats(int64_t rounds, float a, float b) {
   return total(chains);
 }
 
-#ifdef NSRT_AVX512_BF16
+#if defined(NSRT_AMX)
+// Four products of tiles a round, 16 x 16 x 32 multiply-adds each.
+constexpr int kPairChains = 4 * kTile * kTile * kTileDepth / 2 / kLanes;
+inline float multiply_pairs(int64_t rounds, float a, float b) {
+  alignas(64) uint16_t x[kTile * kTileDepth], y[kTile * kTileDepth];
+  for (int i = 0; i < kTile * kTileDepth; i += kLanes) {
+    store(x + i, set1(a));
+    store(y + i, set1(b));
+  }
+  configure_tiles(kTile, kTile);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  const auto* right = reinterpret_cast<const uint32_t*>(y);
+  for (int64_t i = 0; i < rounds; ++i) multiply_tiles<2, 2>(x, 0, right, right, kTileBytes);
+  alignas(64) float sums[4][kTile * kTile];
+  _tile_stored(0, sums[0], kTileBytes);
+  _tile_stored(1, sums[1], kTileBytes);
+  _tile_stored(2, sums[2], kTileBytes);
+  _tile_stored(3, sums[3], kTileBytes);
+  _tile_release();
+  return read_in_order(sums[0], 4 * kTile * kTile);
+}
+#elif defined(NSRT_AVX512_BF16)
+constexpr int kPairChains = kFmaChains;
 // 4 * kFmaChains * kLanes operations a round: a lane multiplies and adds a pair.
 inline float multiply_pairs(int64_t rounds, float a, float b) {
   Vec chains[kFmaChains];
@@ -74,11 +99,14 @@ inline float multiply_pairs(int64_t rounds, float a, float b) {
   for (int64_t i = 0; i < rounds; ++i) each<kFmaChains>([&](int c) { chains[c] = dot(chains[c], u, v); });
   return total(chains);
 }
+#else
+constexpr int kPairChains = 0;
 #endif
 
 constexpr RoofTable kRoofs = {
     .lanes = kLanes,
     .chains = kFmaChains,
+    .pair_chains = kPairChains,
     .read_in_order = read_in_order,
     .read_in_streams = read_in_streams,
     .copy = copy,

@@ -8,6 +8,9 @@
 #include "cpu/kernels/norm.h"
 // The order matters: these use the two above.
 #include "cpu/kernels/attention.h"
+#ifdef NSRT_AMX
+#include "cpu/kernels/amx.h"
+#endif
 #include "cpu/kernels/matmul.h"
 #include "cpu/kernels/roofs.h"
 
@@ -19,6 +22,11 @@ namespace nsrt::cpu::NSRT_ISA {
 const KernelTable kTable = {
     .name = NSRT_STRING(NSRT_ISA),
     .has_dot = kHasDot,
+#ifdef NSRT_AMX
+    .packs = true,
+#else
+    .packs = false,
+#endif
     .matmul = matmul,
     .attention_block = attention_block,
     .rms_norm = rms_norm,

@@ -75,7 +75,7 @@ inline void reduce4(Vec a, Vec b, Vec c, Vec d, float* out) {
   _mm_storeu_ps(out, fold(_mm512_add_ps(lo, hi)));
 }
 
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 #ifdef NSRT_AVX512_BF16
 // Pairs of bf16 multiplied and added to 16 float lanes.
