@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from ..config import GenerationConfig
 from ..errors import InvalidRequest
 from . import world
 from .files import sha256
+from .findings.numbers import score_difference
 from .prompts import EDITING
 from .report import Report, Score
-from .run import losses_of, read_log, read_settings
+from .run import losses_of, read_commits, read_log, read_settings
 
 FILES = (
     "config.json",
@@ -29,6 +30,8 @@ FILES = (
 CARD = "README.md"
 LARGEST = 16_000_000  # bytes of all files together
 PROMPTS = 100  # of each category, at least, behind a score that is shipped
+SEEDS = [0, 1]  # of the scores that are shipped
+REFERENCE = "reference/torch"
 
 
 def check(folder: Path) -> None:
@@ -42,14 +45,33 @@ def check(folder: Path) -> None:
         raise InvalidRequest(f"{model} has {size} bytes: at most {LARGEST} are shipped; train a smaller one")
 
 
-def ship(folder: Path, report: Report, commit: str, to: Path) -> None:
+def ship(folder: Path, report: Report, to: Path, *, reference: Report | None = None, commit: str | None = None) -> None:
     """Copies FILES of `folder`/model to `to` and writes the card.
 
-    report is ShapeEval's. Raises InvalidRequest as `check` does, and where the report is of other weights or
-    settings, or not of all there is to score.
+    report is ShapeEval's through the native backend, reference the same through the reference backend; commit is what
+    trained the model, where its runs kept none. Raises InvalidRequest as `check` does, where a report is of other
+    weights or settings, not of the published prompts and seeds or not of all there is to score, and where nothing
+    says which commit a number comes from.
     """
     check(folder)
     model = folder / "model"
+    for made in (report, *([] if reference is None else [reference])):
+        _check_report(made, model)
+    if report.about["backend"] == REFERENCE:
+        raise InvalidRequest("the report is of the reference backend: the model ships with the native one's scores")
+    if list(report.about["seeds"]) != SEEDS:
+        raise InvalidRequest(f"the report is of seeds {report.about['seeds']}: published scores are of {SEEDS}")
+    if reference is not None and reference.about["backend"] != REFERENCE:
+        raise InvalidRequest(f"--reference is a report of {reference.about['backend']}: draw with --backend reference")
+    text = card(folder, report, reference, commit)
+    for name in FILES:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(model / name, to / name)
+    (to / CARD).write_text(text)
+
+
+def _check_report(report: Report, model: Path) -> None:
+    """Raises InvalidRequest where a report is not one that can be published of the model."""
     if report.overall is None or EDITING not in report.scores:
         raise InvalidRequest(f"the report lacks categories: run `nextstep-rt eval {model}` without --categories")
     fewest = min(score.prompts for score in report.scores.values())
@@ -60,13 +82,14 @@ def ship(folder: Path, report: Report, commit: str, to: Path) -> None:
     for name in FILES:
         if name.endswith(".safetensors") and report.about["weights_sha256"].get(name) != sha256(model / name):
             raise InvalidRequest(f"the report is not of {model / name}: run `nextstep-rt eval {model}` again")
-    for name in FILES:
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(model / name, to / name)
-    (to / CARD).write_text(card(folder, report, commit))
+    if report.about["prompt_seed"] != 0:
+        raise InvalidRequest(f"the report is of --prompt-seed {report.about['prompt_seed']}: published scores are of 0")
+    stated = report.about["commit"]
+    if stated is None or stated.endswith("-dirty"):
+        raise InvalidRequest(f"the report's commit is {stated}: evaluate from a source tree without changes")
 
 
-def card(folder: Path, report: Report, commit: str) -> str:
+def card(folder: Path, report: Report, reference: Report | None, commit: str | None) -> str:
     """The model card as Markdown."""
     vae_psnr = json.loads((folder / "vae" / "psnr.json").read_text())
     refinement = json.loads((folder / "refinement.json").read_text())
@@ -76,16 +99,17 @@ def card(folder: Path, report: Report, commit: str) -> str:
             _defaults(),
             "## Scores\n",
             _scores(report),
-            f"Command: `{report.about['command']}`; commit {report.about['commit']}.\n",
-            "Image tokenizer, PSNR in dB on held-out scenes: "
+            _origin(report),
+            *([] if reference is None else [_compared(report, reference)]),
+            "Image tokenizer, PSNR in dB on fresh scenes (it is trained on scenes of all combinations): "
             + ", ".join(f"{name} {value:.1f}" for name, value in vae_psnr.items())
             + ".",
             f"Prompt refinement: {refinement['right']} of {refinement['count']} terse held-out prompts rewritten "
             "exactly.\n",
             "## Recipe\n",
-            f"`python -m nextstep_rt.train` at commit {commit}.\n",
-            _recipe("Image tokenizer", folder / "vae"),
-            _recipe("Generator", folder / "generator"),
+            "`python -m nextstep_rt.train`\n",
+            _recipe("Image tokenizer", folder / "vae", commit),
+            _recipe("Generator", folder / "generator", commit),
             _LIMITS,
         ]
     )
@@ -109,8 +133,40 @@ def _scores(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _recipe(title: str, run: Path) -> str:
-    """Every setting of a run, its steps' time and its last losses."""
+def _origin(report: Report) -> str:
+    """What makes the scores again, and the edits' scores by kind."""
+    about, settings = report.about, report.about["settings"]
+    kinds: dict[str, list[bool]] = {}
+    for outcome in report.outcomes:
+        if outcome.category == EDITING:
+            kinds.setdefault(outcome.kind, []).append(outcome.ok)
+    shares = ", ".join(f"{kind} {sum(oks) / len(oks):.2f}" for kind, oks in kinds.items())
+    return (
+        f"Edits by kind: {shares}.\n\n"
+        f"Command: `{about['command']}`; commit {about['commit']}, {about['date'][:10]}; {about['backend']}, "
+        f"{about['dtype']}; prompt seed {about['prompt_seed']}, seeds {', '.join(map(str, about['seeds']))}; "
+        f"{settings['num_inference_steps']} steps of {settings['solver']}, guidance {settings['guidance_scale']:g}, "
+        f"image guidance {settings['image_guidance_scale']:g}.\n"
+    )
+
+
+def _compared(report: Report, reference: Report) -> str:
+    """How the reference backend's score of the same prompts and seeds differs."""
+    seeds = set(reference.about["seeds"])
+    same = replace(report, outcomes=tuple(outcome for outcome in report.outcomes if outcome.seed in seeds))
+    difference = score_difference(same, reference)
+    verdict = "no difference beyond chance" if difference.sign == 0 else "a difference"
+    return (
+        f"Through {reference.about['backend']} (`{reference.about['command']}`, {reference.about['dtype']}): the "
+        f"native backend scores {difference.text()} more on the same prompts and seeds, all categories: {verdict}.\n"
+    )
+
+
+def _recipe(title: str, run: Path, commit: str | None) -> str:
+    """Every setting of a run, its commit, its steps' time and its last losses."""
+    commits = read_commits(run) or ([] if commit is None else [commit])
+    if not commits:
+        raise InvalidRequest(f"{run} keeps no commit that trained it: say it with --commit")
     settings = read_settings(run)
     lines = read_log(run)
     ends = [0.0, *(line["step"] for line in lines)]
@@ -118,24 +174,28 @@ def _recipe(title: str, run: Path) -> str:
     hours = sum(line["s_per_step"] * count for line, count in zip(lines, steps, strict=True)) / 3600
     values = ", ".join(f"{name} {value}" for name, value in settings.items())
     losses = ", ".join(f"{name} {value:.4f}" for name, value in losses_of(lines[-1]).items())
-    return f"{title}: {hours:.1f} hours of steps; last losses {losses}. Settings: {values}.\n"
+    trained = f"{title}: commit {', '.join(commits)}; {hours:.1f} hours of steps; last losses {losses}."
+    return f"{trained} Settings: {values}.\n"
 
 
 _INTRODUCTION = """# The embedded model
 
 A tiny NextStep-1, trained from scratch by this project to draw flat shapes at 128 x 128: {shapes}; in {colours}.
-It follows the released layout and architecture, so that whatever runs it runs the real checkpoints. It exists so that
+It follows the released layout and architecture, so that what runs it runs the real checkpoints. It exists so that
 a first command shows a real picture, and so that every change of the runtime can be judged by pictures.
 
 Data: procedural scenes only (`nextstep_rt/train/world.py`), captions and edit instructions written by templates
 (`captions.py`, `edits.py`). No photograph, no text of others. One in eight triples of colour, shape and relation is
-held out of training; every prompt that is scored contains one.
+held out of the generator's training; every prompt that is scored tells of one, and an edit that recolours, adds or
+moves makes one (one that removes or changes the background leaves one).
 """
 
 _LIMITS = """## Limits
 
 * It knows this world only: other words are ignored or misread, and there is no photograph in it.
 * One size, 128 x 128; one to four shapes.
-* Edits keep what is not named only about as well as the editing score says.
+* Edits keep what is not named only about as well as the editing score says, and only in square pictures of 128 x 128.
+* An edit's instruction is padded to one length (`instruction_length` in tokenizer_config.json, this project's key): a
+  runtime that does not know it edits worse.
 * Licence: as the project's.
 """

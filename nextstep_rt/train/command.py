@@ -48,10 +48,13 @@ def ship(
     report: Annotated[Path, typer.Argument(help="ShapeEval's report.json of the model in FOLDER.", exists=True)],
     folder: Folder = Path("build/train"),
     to: Annotated[Path, typer.Option(help="Where the model and its card go.")] = DEMO,
+    reference: Annotated[
+        Path | None, typer.Option(help="ShapeEval's report.json of the reference backend.", exists=True)
+    ] = None,
+    commit: Annotated[str | None, typer.Option(help="What trained the model, where its runs kept no commit.")] = None,
 ) -> None:
     """Copy the trained model into the package, with a card that states its recipe and scores."""
     from . import card
-    from .evaluate import git_commit
     from .refine import score_model
     from .report import Report
 
@@ -59,5 +62,10 @@ def ship(
     refinements = score_model(folder / "model")
     counts = {"right": sum(item.right for item in refinements), "count": len(refinements)}
     (folder / "refinement.json").write_text(json.dumps(counts) + "\n")
-    card.ship(folder, Report.from_json(json.loads(report.read_text())), git_commit() or "unknown", to)
+
+    def load(path: Path) -> Report:
+        return Report.from_json(json.loads(path.read_text()))
+
+    other = None if reference is None else load(reference)
+    card.ship(folder, load(report), to, reference=other, commit=commit)
     typer.echo(f"shipped to {to}")

@@ -169,11 +169,16 @@ def _seen_in_training(scene: Scene) -> bool:
 
 
 def sample_edit(rng: random.Random, *, held_out: bool, kind: str | None = None) -> Edit:
-    """A random edit of the test split, its target held out, or of the training split, neither picture held out."""
+    """A random edit of the test split, its target held out, or of the training split, neither picture held out.
+
+    Of the test split what changes is held out: what stays could be copied. Where nothing changes but the background, or
+    something goes, it is anything in the target.
+    """
     while True:
         name = kind or rng.choice(list(KINDS))
         source, target = KINDS[name](rng)
-        if held_out and not target.held_out:
+        made = [thing for thing in target.things if thing not in source.things] or target.things
+        if held_out and not any(thing.held_out for thing in made):
             continue
         if not held_out and not (_seen_in_training(source) and _seen_in_training(target)):
             continue

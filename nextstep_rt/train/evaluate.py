@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
@@ -25,7 +24,7 @@ from ..config import whole
 from ..errors import InvalidRequest
 from ..images import to_model, to_pil
 from ..options import SamplingOptions
-from .files import sha256
+from .files import git_commit, sha256
 from .prompts import CATEGORIES, Prompt, Verdict, judge, make_prompts
 from .reader import read
 from .report import Outcome, Report, Score, overall, score
@@ -178,21 +177,3 @@ def _weights(pipeline: Pipeline) -> list[str]:
     vae = Path(pipeline.vision.folder)
     own = [os.path.join(pipeline.folder, os.path.basename(name)) for name in pipeline.checkpoint.files]
     return own + sorted(str(path) for path in (*vae.glob("*.safetensors"), *vae.glob("checkpoint.pt")))
-
-
-def git_commit() -> str | None:
-    """The commit of the source tree this package runs from, with "-dirty" where files differ; None outside of one."""
-    here = os.path.dirname(os.path.dirname(__file__))
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, check=False)
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # An installed copy may lie below a repository of something else.
-    if git("ls-files", "--error-unmatch", "__init__.py") is None:
-        return None
-    commit = git("rev-parse", "HEAD")
-    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--", ".") else commit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,3 +36,24 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     state = {name: weight.to("cpu", torch.bfloat16).contiguous() for name, weight in weights.items()}
     with replacing(path) as part:
         save_file(state, part)
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree this package runs from; None outside of one.
+
+    With "-dirty" where what decides a result differs from it: the package and the engine's sources.
+    """
+    here = os.path.dirname(os.path.dirname(__file__))
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, check=False)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed copy may lie below a repository of something else.
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--", ":/nextstep_rt", ":/csrc") else commit

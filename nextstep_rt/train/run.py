@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import Error, InvalidRequest
-from .files import replacing
+from .files import git_commit, replacing
 from .optim import Average, learning_rate
 
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
@@ -125,14 +125,15 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     average = Average(task.model, ema)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in task.optimizers]
-    start = _resume(task, average, folder, settings)
+    start, commits = _resume(task, average, folder, settings)
+    commits = list(dict.fromkeys([*commits, git_commit() or "unknown"]))
     if start < steps and task.is_compiled:
         check_gradients(task, start + 1)
     saved = time.monotonic()
     course = rate or (lambda step: learning_rate((step - 1) / steps))
     for step in _progress(start, steps, title, task, average, rates, course, folder):
         if time.monotonic() - saved > SAVE_EVERY_S or step == steps:
-            _save(task, average, folder, settings, step)
+            _save(task, average, folder, {"settings": settings, "commits": commits, "step": step})
             saved = time.monotonic()
     plot_log(folder)
     return average
@@ -190,10 +191,9 @@ def _step(task: Task, step: int) -> Metrics:
     return metrics
 
 
-def _save(task: Task, average: Average, folder: Path, settings: dict[str, object], step: int) -> None:
+def _save(task: Task, average: Average, folder: Path, about: dict[str, object]) -> None:
     state = {
-        "step": step,
-        "settings": settings,
+        **about,
         "model": task.model.state_dict(),
         "average": average.weights,
         "optimizers": [optimizer.state_dict() for optimizer in task.optimizers],
@@ -202,11 +202,11 @@ def _save(task: Task, average: Average, folder: Path, settings: dict[str, object
         torch.save(state, part)
 
 
-def _resume(task: Task, average: Average, folder: Path, settings: dict[str, object]) -> int:
-    """Loads the folder's checkpoint, if any; returns the number of steps done."""
+def _resume(task: Task, average: Average, folder: Path, settings: dict[str, object]) -> tuple[int, list[str]]:
+    """Loads the folder's checkpoint, if any; returns the number of steps done, and the commits that did them."""
     path = folder / CHECKPOINT
     if not path.exists():
-        return 0
+        return 0, []
     state = torch.load(path, map_location=next(task.model.parameters()).device, weights_only=True)
     if state["settings"] != settings:
         changed = sorted(k for k in settings.keys() | state["settings"] if settings.get(k) != state["settings"].get(k))
@@ -217,7 +217,7 @@ def _resume(task: Task, average: Average, folder: Path, settings: dict[str, obje
     average.weights = state["average"]
     for optimizer, saved in zip(task.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
-    return int(state["step"])
+    return int(state["step"]), list(state.get("commits", []))
 
 
 def read_log(folder: Path) -> list[Metrics]:
@@ -233,8 +233,18 @@ def losses_of(line: Metrics) -> Metrics:
 
 def read_settings(folder: Path) -> dict[str, object]:
     """The settings of the run in a folder, from its checkpoint."""
-    settings: dict[str, object] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["settings"]
+    settings: dict[str, object] = _read_checkpoint(folder)["settings"]
     return settings
+
+
+def read_commits(folder: Path) -> list[str]:
+    """The commits whose source trees the run was trained from; empty where its checkpoint keeps none."""
+    return list(_read_checkpoint(folder).get("commits", []))
+
+
+def _read_checkpoint(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+    return state
 
 
 def plot_log(folder: Path) -> None:

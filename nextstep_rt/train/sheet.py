@@ -77,7 +77,7 @@ def _laid_out(tiles: Sequence[Tile], inner: int) -> tuple[list[tuple[str | Tile,
     y = GAP // 2
     for category in dict.fromkeys(tile.category for tile in tiles):
         chosen = [tile for tile in tiles if tile.category == category]
-        placed.append((f"{category}: {sum(tile.ok for tile in chosen)} of {len(chosen)} right", GAP, y))
+        placed.append((f"{category}: {sum(tile.ok for tile in chosen)} of these {len(chosen)} right", GAP, y))
         y += HEADING
         for row in _rows(chosen, inner):
             x = GAP

@@ -19,7 +19,7 @@ from nextstep_rt.errors import InvalidRequest
 from nextstep_rt.reference.weights import expected_shapes
 from nextstep_rt.train import captions, card, command, generator, refine, vae
 from nextstep_rt.train.generator import GeneratorTraining, write_layout
-from nextstep_rt.train.prompts import CATEGORIES
+from nextstep_rt.train.prompts import CATEGORIES, EDITING
 from nextstep_rt.train.report import Outcome, Report, Score, overall, score
 from nextstep_rt.train.vae import VaeTraining
 
@@ -105,6 +105,9 @@ def test_the_command_reports_what_went_wrong(tmp_path: Path, monkeypatch: pytest
     assert "the loss is nan at step 3" in fails("--folder", str(tmp_path), app=command.app)
 
 
+KINDS = ("move", "add")
+
+
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
     """A folder as a finished training and evaluation leave it."""
@@ -128,7 +131,9 @@ def trained(tmp_path: Path) -> Path:
 def report(trained: Path) -> Report:
     """Of all categories; three prompts of four are drawn right."""
     outcomes = tuple(
-        Outcome(number, category, "", f"prompt {number}", seed, number % 4 > 0, "")
+        Outcome(
+            number, category, KINDS[number % 2] * (category == EDITING), f"prompt {number}", seed, number % 4 > 0, ""
+        )
         for category in CATEGORIES
         for number in range(100)
         for seed in (0, 1)
@@ -137,6 +142,11 @@ def report(trained: Path) -> Report:
     about = {
         "command": "nextstep-rt eval model",
         "commit": "abc",
+        "date": "2026-01-02T03:04:05+00:00",
+        "backend": "cpu/portable",
+        "dtype": "bfloat16",
+        "seeds": [0, 1],
+        "prompt_seed": 0,
         "weights_sha256": {name: hashlib.sha256((model / name).read_bytes()).hexdigest() for name in card.FILES},
         "settings": asdict(GenerationConfig.from_folder(model)),
     }
@@ -145,7 +155,7 @@ def report(trained: Path) -> Report:
 
 def test_shipping_copies_the_files_and_states_their_origin(trained: Path, report: Report, tmp_path: Path) -> None:
     to = tmp_path / "shipped"
-    card.ship(trained, report, "0123abc", to)
+    card.ship(trained, report, to, commit="0123abc")
     assert {str(path.relative_to(to)) for path in to.rglob("*") if path.is_file()} == {*card.FILES, card.CARD}
     for name in card.FILES:
         assert (to / name).read_bytes() == (trained / "model" / name).read_bytes()
@@ -157,6 +167,8 @@ def test_shipping_copies_the_files_and_states_their_origin(trained: Path, report
         "93 of 100",
         "0123abc",
         "nextstep-rt eval model",
+        "commit abc, 2026-01-02; cpu/portable, bfloat16; prompt seed 0, seeds 0, 1",
+        "move 0.50, add 1.00",
     ):
         assert fact in text
     assert "0.5 hours of steps; last losses ce 0.5000, mse 0.2500" in text  # 1000 steps of 1.8 s
@@ -167,14 +179,14 @@ def test_shipping_copies_the_files_and_states_their_origin(trained: Path, report
 def test_nothing_is_shipped_in_part(trained: Path, report: Report, tmp_path: Path) -> None:
     (trained / "model" / "tokenizer.json").unlink()
     with pytest.raises(InvalidRequest, match=r"lacks tokenizer\.json"):
-        card.ship(trained, report, "0123abc", tmp_path / "shipped")
+        card.ship(trained, report, tmp_path / "shipped", commit="0123abc")
     assert not (tmp_path / "shipped").exists()
 
 
 def test_a_report_of_other_weights_is_refused(trained: Path, report: Report, tmp_path: Path) -> None:
     (trained / "model" / "vae" / "model.safetensors").write_bytes(b"trained on")
     with pytest.raises(InvalidRequest, match=r"not of .*vae/model\.safetensors: run `nextstep-rt eval"):
-        card.ship(trained, report, "0123abc", tmp_path / "shipped")
+        card.ship(trained, report, tmp_path / "shipped", commit="0123abc")
     assert not (tmp_path / "shipped").exists()
 
 
@@ -189,20 +201,62 @@ def test_a_report_of_less_is_refused(
     trained: Path, report: Report, tmp_path: Path, change: dict[str, Any], error: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=error):
-        card.ship(trained, replace(report, **change), "0123abc", tmp_path / "shipped")
+        card.ship(trained, replace(report, **change), tmp_path / "shipped", commit="0123abc")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"prompt_seed": 1}, "--prompt-seed 1: published scores are of 0"),
+        ({"seeds": [0]}, r"seeds \[0\]: published scores are of \[0, 1\]"),
+        ({"backend": "reference/torch"}, "ships with the native one's scores"),
+        ({"commit": None}, "commit is None: evaluate from a source tree"),
+        ({"commit": "abc-dirty"}, "commit is abc-dirty"),
+    ],
+)
+def test_a_report_that_cannot_be_published_is_refused(
+    trained: Path, report: Report, tmp_path: Path, change: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=error):
+        card.ship(trained, replace(report, about={**report.about, **change}), tmp_path / "shipped", commit="0123abc")
+    assert not (tmp_path / "shipped").exists()
+
+
+def test_the_reference_backend_is_compared_on_the_same_seeds(trained: Path, report: Report, tmp_path: Path) -> None:
+    def of_reference(outcomes: tuple[Outcome, ...], backend: str = "reference/torch") -> Report:
+        about = {**report.about, "backend": backend, "seeds": [0]}
+        return replace(report, outcomes=tuple(o for o in outcomes if o.seed == 0), about=about)
+
+    card.ship(trained, report, tmp_path / "a", reference=of_reference(report.outcomes), commit="0123abc")
+    assert "0.000 [" in (tmp_path / "a" / card.CARD).read_text()
+    assert "no difference beyond chance" in (tmp_path / "a" / card.CARD).read_text()
+    wrong = tuple(replace(outcome, ok=False) for outcome in report.outcomes)
+    card.ship(trained, report, tmp_path / "b", reference=of_reference(wrong), commit="0123abc")
+    assert "scores 0.750 [" in (tmp_path / "b" / card.CARD).read_text()
+    assert "categories: a difference" in (tmp_path / "b" / card.CARD).read_text()
+    with pytest.raises(InvalidRequest, match="a report of cpu/portable: draw with --backend reference"):
+        card.ship(trained, report, tmp_path / "c", reference=of_reference(wrong, "cpu/portable"), commit="0123abc")
+
+
+def test_a_run_s_own_commits_are_stated(trained: Path, report: Report, tmp_path: Path) -> None:
+    for name in ("vae", "generator"):
+        path = trained / name / "checkpoint.pt"
+        torch.save({**torch.load(path, weights_only=True), "commits": ["111", "222"]}, path)
+    card.ship(trained, report, tmp_path / "shipped")
+    assert "Generator: commit 111, 222; 0.5 hours" in (tmp_path / "shipped" / card.CARD).read_text()
 
 
 def test_a_report_of_other_settings_is_refused(trained: Path, report: Report, tmp_path: Path) -> None:
     (trained / "model" / "generation_config.json").write_text(json.dumps({"guidance_scale": 5.0}))
     with pytest.raises(InvalidRequest, match="other settings"):
-        card.ship(trained, report, "0123abc", tmp_path / "shipped")
+        card.ship(trained, report, tmp_path / "shipped", commit="0123abc")
 
 
 def test_what_is_too_large_is_not_shipped(trained: Path, report: Report, tmp_path: Path) -> None:
     with (trained / "model" / "model.safetensors").open("wb") as file:
         file.truncate(card.LARGEST)
     with pytest.raises(InvalidRequest, match="at most 16000000 are shipped"):
-        card.ship(trained, report, "0123abc", tmp_path / "shipped")
+        card.ship(trained, report, tmp_path / "shipped", commit="0123abc")
     assert not (tmp_path / "shipped").exists()
 
 
@@ -216,8 +270,11 @@ def test_the_ship_command(trained: Path, report: Report, tmp_path: Path, monkeyp
     monkeypatch.setattr(refine, "score_model", score_model)
     report.write(tmp_path / "report.json")
     to = tmp_path / "shipped"
-    run("ship", str(tmp_path / "report.json"), "--folder", str(trained), "--to", str(to), app=command.app)
-    assert asked == [trained / "model"]
+    options = ["--folder", str(trained), "--to", str(to)]
+    assert "say it with --commit" in fails("ship", str(tmp_path / "report.json"), *options, app=command.app)
+    assert not to.exists()
+    run("ship", str(tmp_path / "report.json"), *options, "--commit", "0123abc", app=command.app)
+    assert asked == [trained / "model"] * 2
     assert "2 of 3 terse" in (to / card.CARD).read_text()
 
 

@@ -14,8 +14,8 @@ PARTS: dict[str, Part] = {module.PART.name: module.PART for module in (statistic
 COMMAND = "python -m nextstep_rt.train.findings"
 
 
-def write_report(folder: Path, docs: Path) -> Path:
-    """Writes `docs`/findings.md and `docs`/findings/<part>.png from `folder`/<part>.json; returns the former's path.
+def write_report(results: Path, docs: Path) -> Path:
+    """Writes `docs`/findings.md and `docs`/findings/<part>.png from `results`/<part>.json; returns the former's path.
 
     A part without its result is said not to have been run. Raises `InvalidRequest` for a result of another version,
     and where the files cannot be written.
@@ -25,7 +25,7 @@ def write_report(folder: Path, docs: Path) -> Path:
     try:
         for number, part in enumerate(PARTS.values(), 1):
             sections.append(f"## {number}. {part.title}\n\n{part.origin}\n")
-            path = folder / f"{part.name}.json"
+            path = results / f"{part.name}.json"
             if not path.exists():
                 sections.append(f"Not run yet: `{COMMAND} --part {part.name}` runs it.\n")
                 continue

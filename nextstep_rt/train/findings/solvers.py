@@ -96,7 +96,7 @@ def plot(result: Values, path: Path) -> None:
         aside = 0.5 * (index - (len(result["settings"]["solvers"]) - 1) / 2)
         points(axes[0, 0], [n + aside for n in steps], scores, index, solver)
         points(axes[0, 1], [result["points"][f"{solver}-{n}"]["evaluations"] for n in steps], scores, index)
-    axes[0, 0].set(xlabel="steps of a token", ylabel="ShapeEval score, 95 % intervals")
+    axes[0, 0].set(xlabel="steps of a token", ylabel="ShapeEval score, 95 % intervals", xticks=steps)
     axes[0, 1].set(xlabel="velocity evaluations of a token")
     axes[0, 0].legend(frameon=False, fontsize=9)
     save(figure, path)

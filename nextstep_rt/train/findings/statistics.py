@@ -184,6 +184,7 @@ def plot(result: Values, path: Path) -> None:
                 axis.plot(tokens, values["curve"], color=COLOURS[index], linewidth=1.4, label=label)
         axes[0, column].set_title(f"guidance {scale:g}")
         axes[1, column].set_xlabel("image token")
+        axes[1, column].set_yscale("log")  # what explodes at one guidance would flatten the rest
     axes[0, 0].set_ylabel("mean of a token's numbers")
     axes[1, 0].set_ylabel("variance of a token's numbers")
     axes[0, 0].legend(frameon=False, fontsize=9)

@@ -71,11 +71,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Work:
-    """Where and on what: `model` as `Pipeline.from_pretrained` takes it, all files below `folder`."""
+    """Where and on what: `model` as `Pipeline.from_pretrained` takes it, trainings and points below `folder`.
+
+    results: where the parts' results go, by default `folder` too.
+    """
 
     model: str
     folder: Path
     command: str
+    results: Path | None = None
 
     def point(self, part: str, name: str, key: Mapping[str, Any], make: Callable[[], Values]) -> Values:
         """The values of one point: read where they were made before, else made and kept.
@@ -98,7 +102,7 @@ class Work:
         return dict(read_json(path)["point"])
 
     def result(self, part: str, settings: Any, reports: Mapping[str, Report], numbers: Values) -> Values:
-        """The part's whole result, written to `folder`/`part`.json: numbers, and what makes them again."""
+        """The part's whole result, written to `results`/`part`.json: numbers, and what makes them again."""
         abouts = [report.about for report in reports.values()]
         made: Values = {
             "schema": SCHEMA,
@@ -111,7 +115,7 @@ class Work:
             "weights_sha256": _weights(reports),
             **numbers,
         }
-        write_json(self.folder / f"{part}.json", made)
+        write_json((self.results or self.folder) / f"{part}.json", made)
         return made
 
 
