@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 
 from ..config import GenerationConfig
@@ -13,9 +12,9 @@ from ..errors import InvalidRequest
 from . import world
 from .files import sha256
 from .findings.numbers import score_difference
+from .history import SHIPPED, Record, collect
 from .prompts import EDITING
 from .report import Report, Score
-from .run import losses_of, read_commits, read_log, read_settings
 
 FILES = (
     "config.json",
@@ -63,10 +62,12 @@ def ship(folder: Path, report: Report, to: Path, *, reference: Report | None = N
         raise InvalidRequest(f"the report is of seeds {report.about['seeds']}: published scores are of {SEEDS}")
     if reference is not None and reference.about["backend"] != REFERENCE:
         raise InvalidRequest(f"--reference is a report of {reference.about['backend']}: draw with --backend reference")
-    text = card(folder, report, reference, commit)
+    history = collect(folder, commit)
+    text = card(folder, report, reference, history)
     for name in FILES:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(model / name, to / name)
+    (to / SHIPPED).write_text(json.dumps(history, indent=1) + "\n")
     (to / CARD).write_text(text)
 
 
@@ -89,9 +90,8 @@ def _check_report(report: Report, model: Path) -> None:
         raise InvalidRequest(f"the report's commit is {stated}: evaluate from a source tree without changes")
 
 
-def card(folder: Path, report: Report, reference: Report | None, commit: str | None) -> str:
+def card(folder: Path, report: Report, reference: Report | None, history: Record) -> str:
     """The model card as Markdown."""
-    vae_psnr = json.loads((folder / "vae" / "psnr.json").read_text())
     refinement = json.loads((folder / "refinement.json").read_text())
     return "\n".join(
         [
@@ -102,14 +102,13 @@ def card(folder: Path, report: Report, reference: Report | None, commit: str | N
             _origin(report),
             *([] if reference is None else [_compared(report, reference)]),
             "Image tokenizer, PSNR in dB on fresh scenes (it is trained on scenes of all combinations): "
-            + ", ".join(f"{name} {value:.1f}" for name, value in vae_psnr.items())
+            + ", ".join(f"{name} {value:.1f}" for name, value in history["psnr"].items())
             + ".",
             f"Prompt refinement: {refinement['right']} of {refinement['count']} terse held-out prompts rewritten "
             "exactly.\n",
             "## Recipe\n",
-            "`python -m nextstep_rt.train`\n",
-            _recipe("Image tokenizer", folder / "vae", commit),
-            _recipe("Generator", folder / "generator", commit),
+            "`python -m nextstep_rt.train`; a generator after the first goes on from the one before (`--from`).\n",
+            *map(_recipe, history["runs"]),
             _LIMITS,
         ]
     )
@@ -162,20 +161,15 @@ def _compared(report: Report, reference: Report) -> str:
     )
 
 
-def _recipe(title: str, run: Path, commit: str | None) -> str:
-    """Every setting of a run, its commit, its steps' time and its last losses."""
-    commits = read_commits(run) or ([] if commit is None else [commit])
-    if not commits:
-        raise InvalidRequest(f"{run} keeps no commit that trained it: say it with --commit")
-    settings = read_settings(run)
-    lines = read_log(run)
-    ends = [0.0, *(line["step"] for line in lines)]
-    steps = [after - before for before, after in pairwise(ends)]
-    hours = sum(line["s_per_step"] * count for line, count in zip(lines, steps, strict=True)) / 3600
-    values = ", ".join(f"{name} {value}" for name, value in settings.items())
-    losses = ", ".join(f"{name} {value:.4f}" for name, value in losses_of(lines[-1]).items())
-    trained = f"{title}: commit {', '.join(commits)}; {hours:.1f} hours of steps; last losses {losses}."
-    return f"{trained} Settings: {values}.\n"
+def _recipe(record: Record) -> str:
+    """A run's commits, its steps' time, its last losses and every setting."""
+    values = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in record["losses"].items())
+    commits = ", ".join(record["commits"])
+    return (
+        f"{record['title']}: commit {commits}; {record['hours']:.1f} hours of steps; last losses {losses}. "
+        f"Settings: {values}.\n"
+    )
 
 
 _INTRODUCTION = """# The embedded model

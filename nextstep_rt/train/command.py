@@ -25,19 +25,33 @@ def train(
     context: typer.Context,
     folder: Folder = Path("build/train"),
     steps: Annotated[float, typer.Option(min=1e-4, max=100, help="Times the recipe's steps, to try it out.")] = 1.0,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Train the generator further than this shipped model (demo, or a folder); its VAE is kept."
+        ),
+    ] = None,
 ) -> None:
-    """Train the embedded model from nothing, or go on from where FOLDER stands.
+    """Train the embedded model from nothing or from another, or go on from where FOLDER stands.
 
     FOLDER/vae and FOLDER/generator hold each run's checkpoint, log and loss plot; FOLDER/model is the model.
     """
     if context.invoked_subcommand is not None:
         return
+    from ..checkpoint import resolve_model
     from .generator import GeneratorTraining, train_generator
+    from .history import begin_from, check_begun_here
     from .vae import VaeTraining, train_vae
 
-    model = folder / "model"
-    train_vae(VaeTraining().scaled(steps), folder / "vae", model / "vae")
-    train_generator(GeneratorTraining().scaled(steps), folder / "generator", folder / "latents", model)
+    model, settings = folder / "model", GeneratorTraining()
+    begin = None
+    if start is None:
+        check_begun_here(folder)
+        train_vae(VaeTraining().scaled(steps), folder / "vae", model / "vae")
+    else:
+        begin, settings = Path(resolve_model(start)), settings.going_on()
+        begin_from(begin, folder)
+    train_generator(settings.scaled(steps), folder / "generator", folder / "latents", model, begin)
     (model / "generation_config.json").write_text(json.dumps(GENERATION, indent=1) + "\n")
     typer.echo(f"the model is in {model}: score it with `nextstep-rt eval {model}`")
 

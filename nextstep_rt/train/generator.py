@@ -12,17 +12,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .._core import ModelConfig
+from ..errors import InvalidRequest
 from ..reference.backbone import Sequences, lm_logits, run_backbone
 from ..reference.fm_head import NET, modulate, time_embedding, velocity
 from ..reference.types import linear
 from ..reference.weights import expected_shapes
 from ..tokenizer import PromptTokenizer
 from .batches import Batch, Sampler
-from .files import save_weights
+from .files import save_weights, sha256
 from .latents import load_dataset
 from .optim import learning_rate, make_optimizers
 from .run import Metrics, can_compile, compiled, pick_device, scaled, train
@@ -61,6 +63,10 @@ class GeneratorTraining:
     lr: float = 2e-3
     ema: float = 0.998
     seed: int = 0
+
+    def going_on(self) -> GeneratorTraining:
+        """The same for weights that are trained already: a gentler course, and nothing drowned."""
+        return replace(self, lr=self.lr / 2, drowned=0.0)
 
     def scaled(self, factor: float) -> GeneratorTraining:
         """The same with `factor` times the steps."""
@@ -191,22 +197,46 @@ class GeneratorTask:
         return s.text_weight * text + mse, metrics
 
 
-def train_generator(settings: GeneratorTraining, run: Path, cache: Path, out: Path) -> None:
-    """Trains in folder `run` on the VAE at `out`/vae, then writes the model in the released layout to `out`."""
+def train_generator(settings: GeneratorTraining, run: Path, cache: Path, out: Path, start: Path | None = None) -> None:
+    """Trains in folder `run` on the VAE at `out`/vae, then writes the model in the released layout to `out`.
+
+    start: a model of the same shape and words whose weights are the first. Raises InvalidRequest where it is another.
+    """
     config, prompts = write_layout(settings, out)
     dataset = load_dataset(out / "vae", cache, scene_count=settings.scenes, edit_count=settings.edits)
     sampler = Sampler(settings, dataset, prompts)
     task = GeneratorTask(settings, sampler, config, pick_device())
+    stated: dict[str, object] = asdict(settings)
+    if start is not None:
+        stated["start"] = load_generator(task.model, start, out)
     average = train(
         task,
         run,
         steps=settings.steps,
         ema=settings.ema,
-        settings=asdict(settings),
+        settings=stated,
         title="generator",
         rate=settings.rate_at,
     )
     save_generator(average.weights, out)
+
+
+def load_generator(model: Generator, start: Path, out: Path) -> str:
+    """Copies the weights of the model in `start`; returns their file's hash.
+
+    Raises InvalidRequest where shapes differ, or its tokenizer from that in `out`: the words would mean others.
+    """
+    path = start / "model.safetensors"
+    found = load_file(path)
+    wanted = {name: weight.shape for name, weight in model.weights.items()}
+    if {name: tensor.shape for name, tensor in found.items()} != wanted:
+        raise InvalidRequest(f"{path} has other weights than these settings: go on with the settings that made it")
+    if sha256(start / "tokenizer.json") != sha256(out / "tokenizer.json"):
+        raise InvalidRequest(f"{start / 'tokenizer.json'} is not what this version writes: train from nothing")
+    with torch.no_grad():
+        for name, weight in model.weights.items():
+            weight.copy_(found[name])
+    return sha256(path)
 
 
 def write_layout(settings: GeneratorTraining, out: Path) -> tuple[ModelConfig, PromptTokenizer]:

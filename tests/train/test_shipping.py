@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from kit.recipes import SMALL_GENERATOR
 from nextstep_rt.config import GenerationConfig
 from nextstep_rt.errors import InvalidRequest
 from nextstep_rt.reference.weights import expected_shapes
-from nextstep_rt.train import captions, card, command, generator, refine, vae
+from nextstep_rt.train import captions, card, command, generator, history, refine, vae
 from nextstep_rt.train.generator import GeneratorTraining, write_layout
 from nextstep_rt.train.prompts import CATEGORIES, EDITING
 from nextstep_rt.train.report import Outcome, Report, Score, overall, score
@@ -84,9 +85,9 @@ def test_the_command_trains_all_and_scales_the_steps(tmp_path: Path, monkeypatch
     monkeypatch.setattr(vae, "train_vae", train_vae)
     monkeypatch.setattr(generator, "train_generator", lambda *arguments: calls.append(arguments))
     run("--folder", str(tmp_path), "--steps", "0.01", app=command.app)
-    (vae_settings, vae_run, vae_out), (settings, generator_run, _, out) = calls
+    (vae_settings, vae_run, vae_out), (settings, generator_run, _, out, start) = calls
     assert (vae_run, vae_out) == (tmp_path / "vae", tmp_path / "model" / "vae")
-    assert (generator_run, out) == (tmp_path / "generator", tmp_path / "model")
+    assert (generator_run, out, start) == (tmp_path / "generator", tmp_path / "model", None)
     assert vae_settings == replace(
         VaeTraining(),
         phases=tuple(replace(phase, steps=max(1, round(phase.steps / 100))) for phase in VaeTraining().phases),
@@ -156,7 +157,11 @@ def report(trained: Path) -> Report:
 def test_shipping_copies_the_files_and_states_their_origin(trained: Path, report: Report, tmp_path: Path) -> None:
     to = tmp_path / "shipped"
     card.ship(trained, report, to, commit="0123abc")
-    assert {str(path.relative_to(to)) for path in to.rglob("*") if path.is_file()} == {*card.FILES, card.CARD}
+    assert {str(path.relative_to(to)) for path in to.rglob("*") if path.is_file()} == {
+        *card.FILES,
+        card.CARD,
+        history.SHIPPED,
+    }
     for name in card.FILES:
         assert (to / name).read_bytes() == (trained / "model" / name).read_bytes()
     text = (to / card.CARD).read_text()
@@ -244,6 +249,65 @@ def test_a_run_s_own_commits_are_stated(trained: Path, report: Report, tmp_path:
         torch.save({**torch.load(path, weights_only=True), "commits": ["111", "222"]}, path)
     card.ship(trained, report, tmp_path / "shipped")
     assert "Generator: commit 111, 222; 0.5 hours" in (tmp_path / "shipped" / card.CARD).read_text()
+
+
+def test_a_training_goes_on_from_what_was_shipped(
+    trained: Path, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped, folder = tmp_path / "shipped", tmp_path / "further"
+    card.ship(trained, report, shipped, commit="0123abc")
+    calls: list[Any] = []
+    monkeypatch.setattr(vae, "train_vae", lambda *arguments: calls.append("vae"))
+    monkeypatch.setattr(generator, "train_generator", lambda *arguments: calls.append(arguments))
+    run("--folder", str(folder), "--from", str(shipped), app=command.app)
+    run("--folder", str(folder), "--from", str(shipped), app=command.app)  # goes on where it stands
+    ((settings, _, _, out, start), again) = calls
+    assert again[-1] == start == shipped
+    assert settings == GeneratorTraining().going_on()
+    assert settings.drowned == 0.0
+    assert (out / "vae" / "model.safetensors").read_bytes() == b"vae/model.safetensors"
+    assert "--from" in fails("--folder", str(folder), app=command.app)
+    for name in card.FILES:
+        (folder / "model" / name).write_bytes((trained / "model" / name).read_bytes())
+    (folder / "refinement.json").write_text((trained / "refinement.json").read_text())
+    shutil.copytree(trained / "generator", folder / "generator")
+    card.ship(folder, report, tmp_path / "again", commit="4567def")
+    text = (tmp_path / "again" / card.CARD).read_text()
+    assert text.count("Generator: commit") == 2
+    assert "Generator: commit 4567def" in text
+    assert "Image tokenizer: commit 0123abc" in text
+    assert "mean 33.2" in text
+
+
+def test_a_training_goes_on_from_one_model_only(trained: Path, report: Report, tmp_path: Path) -> None:
+    card.ship(trained, report, tmp_path / "a", commit="0123abc")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"others")
+    history.begin_from(tmp_path / "a", tmp_path / "folder")
+    with pytest.raises(InvalidRequest, match="began otherwise"):
+        history.begin_from(tmp_path / "b", tmp_path / "folder")
+    with pytest.raises(InvalidRequest, match="began otherwise"):
+        history.begin_from(tmp_path / "a", trained)
+    with pytest.raises(InvalidRequest, match=r"has no training\.json"):
+        history.begin_from(trained / "model", tmp_path / "other")
+
+
+def test_weights_are_taken_over(layout: SimpleNamespace, tmp_path: Path) -> None:
+    start, out = tmp_path / "start", tmp_path / "out"
+    for folder in (start, out):
+        folder.mkdir()
+        write_layout(SMALL_GENERATOR, folder)
+    generator.save_generator(layout.weights, start)
+    model = generator.Generator(layout.config, 4)
+    generator.load_generator(model, start, out)
+    for name, weight in layout.weights.items():
+        assert torch.equal(model.weights[name], weight.bfloat16().float())
+    wider = generator.Generator(write_layout(replace(SMALL_GENERATOR, intermediate_size=48), out)[0], 4)
+    with pytest.raises(InvalidRequest, match="other weights than these settings"):
+        generator.load_generator(wider, start, out)
+    (start / "tokenizer.json").write_text("{}")
+    with pytest.raises(InvalidRequest, match="not what this version writes"):
+        generator.load_generator(model, start, out)
 
 
 def test_a_report_of_other_settings_is_refused(trained: Path, report: Report, tmp_path: Path) -> None:
