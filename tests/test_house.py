@@ -29,7 +29,7 @@ MAY_INCLUDE = {
     # The module shows the engine, and each backend's ops.
     "python": {"include", "core", "backend", "engine", "cpu", "cuda", "python"},
 }
-SYSTEM = re.compile(r"(fcntl|sched|unistd|pthread|immintrin|arm_neon|sys/\w+)\.h")
+SYSTEM = re.compile(r"(cpuid|fcntl|sched|unistd|pthread|immintrin|arm_neon|sys/\w+)\.h")
 CUDA = re.compile(r"(cuda|cublas|cute|cutlass|nccl|cooperative_groups|nv).*")
 
 

@@ -30,7 +30,7 @@ def test_a_name_and_keys_make_a_shape() -> None:
         (["hiden_size=3"], r"unknown key 'hiden_size': known are .*did you mean 'hidden_size'"),
         (["hidden_size=big"], "'big' is no number"),
         (["hidden_size=1", "hidden_size=2"], "hidden_size twice"),
-        (["demo hidden_size=256"], "states head_dim 64: give head_dim"),
+        (["demo hidden_size=512"], "states head_dim 32: give head_dim"),
     ],
 )
 def test_what_makes_no_shape_is_refused(words: list[str], said: str) -> None:

@@ -1,4 +1,4 @@
-"""The training command, what the text head writes, and the model card of what is shipped."""
+"""The training command, and the model card of what is shipped."""
 
 from __future__ import annotations
 
@@ -7,72 +7,19 @@ import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from kit.commands import fails, run
-from kit.recipes import SMALL_GENERATOR
 
 from nextstep_rt.config import GenerationConfig
 from nextstep_rt.errors import InvalidRequest
-from nextstep_rt.reference.weights import expected_shapes
-from nextstep_rt.train import captions, card, command, generator, history, refine, vae
-from nextstep_rt.train.generator import GeneratorTraining, write_layout
+from nextstep_rt.train import card, command, generator, history, refine, vae
+from nextstep_rt.train.generator import GeneratorTraining
 from nextstep_rt.train.prompts import CATEGORIES, EDITING
 from nextstep_rt.train.report import Outcome, Report, Score, overall, score
 from nextstep_rt.train.vae import VaeTraining
-
-
-@pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    config, prompts = write_layout(SMALL_GENERATOR, tmp_path_factory.mktemp("model"))
-    generator_ = torch.Generator().manual_seed(0)
-    shapes = expected_shapes(config) | {"lm_head.weight": (config.vocab_size, config.hidden_size)}
-    weights = {name: torch.randn(shape, generator=generator_) * 0.1 for name, shape in shapes.items()}
-    return SimpleNamespace(config=config, prompts=prompts, weights=weights)
-
-
-def always(layout: SimpleNamespace, token: int) -> dict[str, torch.Tensor]:
-    """Weights under which the most likely token is always the given one."""
-    weights = {name: torch.zeros_like(weight) for name, weight in layout.weights.items()}
-    weights["embed_tokens.weight"][:] = 1.0
-    weights["norm.weight"][:] = 1.0
-    weights["lm_head.weight"][token] = 1.0
-    return weights
-
-
-def test_a_refinement_ends_at_its_token(layout: SimpleNamespace) -> None:
-    begin, end = refine.refinement_ids(layout.prompts)
-    assert begin != end
-    assert refine.refine(always(layout, end), layout.config, layout.prompts, "dot") == []
-
-
-def test_a_refinement_without_end_is_cut(layout: SimpleNamespace) -> None:
-    written = refine.refine(always(layout, 77), layout.config, layout.prompts, "dot")
-    assert written == [77] * refine.LONGEST
-
-
-def test_a_refinement_is_right_where_it_is_the_canonical_caption(
-    layout: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = iter([True, False, True])
-    made: list[str] = []
-    canonical = captions.canonical
-
-    def remembered(scene: Any) -> str:
-        made.append(canonical(scene))
-        return made[-1]
-
-    def written(*_: Any) -> list[int]:
-        return layout.prompts.encode_text(made[-1] if next(expected) else "a blue dot")
-
-    monkeypatch.setattr(captions, "canonical", remembered)
-    monkeypatch.setattr(refine, "refine", written)
-    results = refine.score_refinement(layout.weights, layout.config, layout.prompts, count=3)
-    assert [result.right for result in results] == [True, False, True]
-    assert [result.expected for result in results] == made
 
 
 def test_the_command_trains_all_and_scales_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,24 +237,6 @@ def test_a_training_goes_on_from_one_model_only(trained: Path, report: Report, t
         history.begin_from(tmp_path / "a", trained)
     with pytest.raises(InvalidRequest, match=r"has no training\.json"):
         history.begin_from(trained / "model", tmp_path / "other")
-
-
-def test_weights_are_taken_over(layout: SimpleNamespace, tmp_path: Path) -> None:
-    start, out = tmp_path / "start", tmp_path / "out"
-    for folder in (start, out):
-        folder.mkdir()
-        write_layout(SMALL_GENERATOR, folder)
-    generator.save_generator(layout.weights, start)
-    model = generator.Generator(layout.config, 4)
-    generator.load_generator(model, start, out)
-    for name, weight in layout.weights.items():
-        assert torch.equal(model.weights[name], weight.bfloat16().float())
-    wider = generator.Generator(write_layout(replace(SMALL_GENERATOR, intermediate_size=48), out)[0], 4)
-    with pytest.raises(InvalidRequest, match="other weights than these settings"):
-        generator.load_generator(wider, start, out)
-    (start / "tokenizer.json").write_text("{}")
-    with pytest.raises(InvalidRequest, match="not what this version writes"):
-        generator.load_generator(model, start, out)
 
 
 def test_a_report_of_other_settings_is_refused(trained: Path, report: Report, tmp_path: Path) -> None:
