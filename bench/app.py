@@ -11,11 +11,24 @@ from typer.core import TyperGroup
 
 from nextstep_rt.cli.errors import guarded
 
-from .commands import compare, decode, image, kernels, peers, plan, report, roofline, scaling, sweep
+from .commands import (
+    compare,
+    counts,
+    decode,
+    image,
+    kernels,
+    peers,
+    plan,
+    report,
+    roofline,
+    scaling,
+    startup,
+    sweep,
+)
 from .options import WORDS
 
 EXTRA = ("matplotlib", "psutil")
-WITHOUT_EXTRA = ("gpu", "compare", "report")
+WITHOUT_EXTRA = ("gpu", "compare", "counts", "report")
 
 
 class _Group(TyperGroup):
@@ -79,5 +92,5 @@ def gpu(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
-for command in (roofline, kernels, decode, image, scaling, peers, sweep, plan, compare, report):
+for command in (roofline, kernels, decode, image, startup, scaling, peers, sweep, plan, compare, report, counts):
     app.command()(guarded(command))

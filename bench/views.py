@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .results import Record
+from .startup_view import startup
 from .tables import TableData, case_of, number, percent, sample, size
 
 MS, US, GIGA = 1e3, 1e6, 1e-9
@@ -149,20 +150,43 @@ def _sweep(record: Record) -> list[TableData]:
     return [table]
 
 
+SCOPES = {"token": ("", "ms per token"), "backbone": ("the backbone alone, ", "ms per backbone step")}
+
+
+def _ahead(peer: dict[str, Any]) -> str:
+    """Who is ahead, in words: claimed where every pair of runs says the same."""
+    ratio = peer["ratio"]
+    if ratio["median"] is None:
+        return "nothing is claimed"
+    low, high = (ratio["median"] if ratio[end] is None else ratio[end] for end in ("min", "max"))
+    words = "native is ahead" if low > 1 else "the peer is ahead" if high < 1 else "no difference shown"
+    return f"{words}, but {peer['caveat']}" if peer.get("caveat") else words
+
+
 def _peers(record: Record) -> list[TableData]:
+    """Whole tokens and backbone steps apart: the native column of each is the same part of the loop."""
     data = record["data"]
-    table = TableData(
-        f"{_case(record)}: native is {data['backend']}", ("", "ms per token", "native, ms", "times the native")
-    )
-    for peer in data["peers"]:
-        if "missing" in peer:
-            table.add(f"{peer['what']}: {peer['missing']}", "-", "-", "-")
-        else:
+    made = []
+    for scope, (part, unit) in SCOPES.items():
+        table = TableData(
+            f"{_case(record)}: {part}native is {data['backend']}",
+            ("", unit, "native, ms", "times the native", "in words"),
+        )
+        for peer in data["peers"]:
+            if peer.get("scope", "token") != scope:
+                continue
+            version = peer["version"] or ""
+            if "missing" in peer:
+                table.add(peer["what"], "-", "-", "-", f"not run: {peer['missing']}")
+                continue
+            how = f" ({peer['how']})" if peer.get("how") else ""
             table.add(
-                f"{peer['what']} {peer['version'] or ''}".strip(), sample(peer["b"], MS), sample(peer["a"], MS),
-                sample(peer["ratio"], 1),
+                f"{peer['what']} {version}".strip() + how, sample(peer["b"], MS), sample(peer["a"], MS),
+                sample(peer["ratio"], 1), _ahead(peer),
             )  # fmt: skip
-    return [table]
+        if table.rows:
+            made.append(table)
+    return made
 
 
 def _plan(record: Record) -> list[TableData]:
@@ -185,5 +209,5 @@ def _plan(record: Record) -> list[TableData]:
 
 VIEWS: dict[str, Callable[[Record], list[TableData]]] = {
     "roofline": _roofline, "kernels": _kernels, "decode": _decode, "image": _image, "scaling": _scaling,
-    "sweep": _sweep, "peers": _peers, "plan": _plan,
+    "sweep": _sweep, "peers": _peers, "plan": _plan, "startup": startup,
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Others that run the same model, one module each: `peers` measures the native loop against them.
 
-A module has NAME and WHAT (one line), missing() (why it cannot run here, or None), version() (or None) and
+A module has NAME, WHAT (one line), SCOPE, missing(subject) (why it cannot run here, or None), version() (or None) and
 prepare(subject, threads), which returns a `Runner` on the same weights. A new one is added to REGISTRY.
 """
 
@@ -14,14 +14,23 @@ from nextstep_rt import InvalidRequest
 
 from ..loop import Load
 from ..subject import Subject
-from . import eager
+from . import compiled, eager, llama
+from .backbone import Scope
 
 
 class Runner(Protocol):
-    """A loaded model that can be timed."""
+    """A loaded model that can be timed.
+
+    threads: that it computes with; how: the choices that its speed hangs on, in a few words; caveat: why it is no fair
+    peer here; None: nothing to say.
+    """
+
+    threads: int
+    how: str | None
+    caveat: str | None
 
     def token_seconds(self, load: Load) -> float:
-        """Median seconds of a token of one run."""
+        """Seconds of a token, or of its backbone step, of one run: the median, or the mean for the backbone."""
         ...
 
 
@@ -30,9 +39,10 @@ class Peer(Protocol):
 
     NAME: str
     WHAT: str
+    SCOPE: Scope
 
-    def missing(self) -> str | None:
-        """Why it cannot run here; None where it can."""
+    def missing(self, subject: Subject) -> str | None:
+        """Why it cannot run here, or not this model, and the way out; None where it can."""
         ...
 
     def version(self) -> str | None:
@@ -40,11 +50,11 @@ class Peer(Protocol):
         ...
 
     def prepare(self, subject: Subject, threads: int) -> Runner:
-        """The subject's weights, loaded, on so many threads."""
+        """The subject's weights, loaded, on so many threads. Raises `Error` where they cannot be loaded."""
         ...
 
 
-REGISTRY: Mapping[str, Peer] = MappingProxyType({peer.NAME: peer for peer in (eager,)})
+REGISTRY: Mapping[str, Peer] = MappingProxyType({peer.NAME: peer for peer in (eager, compiled, llama)})
 
 
 def find(name: str) -> Peer:

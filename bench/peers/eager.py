@@ -6,13 +6,15 @@ from nextstep_rt.reference import ReferenceEngine
 
 from ..loop import Load, token_seconds
 from ..subject import Subject
+from .backbone import Scope
 
 NAME = "reference"
 WHAT = 'torch, eager (backend="reference")'
+SCOPE: Scope = "token"
 
 
-def missing() -> str | None:
-    """Nothing: torch is a dependency of the package."""
+def missing(subject: Subject) -> str | None:
+    """Nothing: torch is a dependency of the package, and the reference knows every model."""
     return None
 
 
@@ -26,7 +28,11 @@ def version() -> str | None:
 class Eager:
     """The reference engine."""
 
+    how: str | None = None
+    caveat: str | None = None
+
     def __init__(self, subject: Subject, threads: int) -> None:
+        self.threads = threads
         self.engine = ReferenceEngine(subject.config, subject.weights, dtype=subject.dtype, threads=threads)
 
     def token_seconds(self, load: Load) -> float:

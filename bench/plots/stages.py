@@ -68,11 +68,13 @@ def phases(record: Record) -> Figure | None:
 
 
 def peers(record: Record) -> Figure | None:
-    """Milliseconds per token of each, and of the native loop in the same pairs."""
+    """Milliseconds per token of each, or of its backbone step, and of the native loop in the first of its pairs."""
     rows: list[tuple[str, float, float | None]] = []
-    for peer in record["data"]["peers"]:
-        own, other = median(peer.get("a")), median(peer.get("b"))
-        if own is not None and other is not None:
-            rows += [("native", 1e3 * own, None)] if not rows else []
+    for scope, native in (("token", "native"), ("backbone", "native, the backbone alone")):
+        for peer in record["data"]["peers"]:
+            own, other = median(peer.get("a")), median(peer.get("b"))
+            if own is None or other is None or peer.get("scope", "token") != scope:
+                continue
+            rows += [(native, 1e3 * own, None)] if native not in [row[0] for row in rows] else []
             rows.append((peer["what"], 1e3 * other, None))
     return bars(record, case(record), rows, "ms per image token")

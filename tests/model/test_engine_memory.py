@@ -1,8 +1,23 @@
-"""Memory that runs out within the engine is an Error, and the next request works."""
+"""Memory that runs out within the engine is an Error, and the next request works; weights beyond it are refused."""
 
 from __future__ import annotations
 
+import ctypes
+import json
+import math
+import mmap
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
 from kit.isolated import run_python
+from kit.models import SMALL
+
+from nextstep_rt import Error, InvalidRequest, ModelConfig, Pipeline
+from nextstep_rt.reference import expected_shapes
 
 SETUP = """
 import resource
@@ -62,3 +77,73 @@ assert "out of memory" in answers, answers
 """
     )
     run_python(code)
+
+
+# ---- weights beyond memory
+
+SHAPE_14B = {
+    "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 48, "num_attention_heads": 40,
+    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 152064, "latent_channels": 16, "fm_head_dim": 1536,
+    "fm_head_layers": 12, "fm_head_mlp_ratio": 1.0,
+}  # fmt: skip
+
+
+def sparse_checkpoint(folder: Path, **keys: Any) -> int:
+    """A bfloat16 checkpoint whose file is a header and a hole: it takes no disk. Returns the bytes of its weights."""
+    text = json.dumps({**SMALL, **keys})
+    (folder / "config.json").write_text(text)
+    header: dict[str, Any] = {}
+    end = 0
+    for name, shape in expected_shapes(ModelConfig.from_json(text)).items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+    packed = json.dumps(header).encode()
+    packed += b" " * (-len(packed) % 8)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(packed)) + packed)
+        file.truncate(8 + len(packed) + end)
+    return end
+
+
+def cached_bytes(path: Path) -> int:
+    """How much of a file is in the page cache, that is, has been read by anyone, mapped or not."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        resident = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
+        address = ctypes.c_void_p(np.frombuffer(mapped, np.uint8).ctypes.data)
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.mincore(address, ctypes.c_size_t(len(mapped)), resident) == 0, ctypes.get_errno()
+        return mmap.PAGESIZE * bytes(resident).count(1)
+
+
+def refused(folder: Path, available: float, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Error:
+    """What loading is refused with, on a machine with so many bytes; nothing but the header may be read for it."""
+    monkeypatch.setattr("nextstep_rt._core.available_memory", lambda: int(available))
+    weights = folder / "model.safetensors"
+    before = cached_bytes(weights)
+    clock = time.process_time()
+    with pytest.raises(Error) as caught:
+        Pipeline.from_pretrained(folder, device="cpu", **options)
+    assert time.process_time() - clock < 1
+    assert cached_bytes(weights) - before < 4 << 20  # what a page fault reads ahead
+    return caught.value
+
+
+def test_what_was_read_of_a_file_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "hole"
+    with path.open("wb") as file:
+        file.truncate(32 << 20)
+    assert cached_bytes(path) == 0
+    path.read_bytes()
+    assert cached_bytes(path) == 32 << 20
+
+
+def test_copies_of_a_14b_that_do_not_fit_are_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sparse_checkpoint(tmp_path, **SHAPE_14B) > 28e9
+    error = refused(tmp_path, 40e9, monkeypatch, backend="reference", dtype="float32")
+    assert isinstance(error, InvalidRequest)
+    assert str(error) == (
+        "loading the weights as float32 needs 56.7 GB and 40 GB are available: use backend='native' with "
+        "dtype='bfloat16', which reads them from the file without a copy"
+    )
