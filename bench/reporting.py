@@ -20,7 +20,7 @@ allow: per stage the largest of bytes / bandwidth where the bytes live, operatio
 TITLES = {
     "roofline": "What the machine can do", "decode": "The loop, by stage", "peers": "Against others",
     "scaling": "Along rows, positions, threads and model size", "sweep": "Sweeps", "kernels": "Ops",
-    "image": "From a prompt to a PNG", "plan": "Predictions",
+    "image": "From a prompt to a PNG", "startup": "Until something can be drawn", "plan": "Predictions",
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Results as files: one JSON object a run, with its schema's version, and what it was measured on.
 
 schema_version  1
-command         roofline, kernels, decode, image, scaling, peers, sweep or plan
+command         roofline, kernels, decode, image, startup, scaling, peers, sweep or plan
 arguments       the command line that repeats it
 date            UTC, ISO 8601
 seed            of weights and inputs
@@ -30,7 +30,7 @@ from nextstep_rt import Error, InvalidRequest
 from .measure import Unsteady
 
 SCHEMA_VERSION = 1
-COMMANDS = ("roofline", "decode", "peers", "scaling", "sweep", "kernels", "image", "plan")
+COMMANDS = ("roofline", "decode", "peers", "scaling", "sweep", "kernels", "image", "startup", "plan")
 KEYS: dict[str, type | tuple[type, ...]] = {
     "schema_version": int, "command": str, "arguments": str, "date": str, "seed": int, "machine": dict,
     "software": dict, "settings": dict, "steady": bool, "data": dict,

@@ -88,7 +88,9 @@ class Pipeline:
         checkpoint = _core.Checkpoint(folder)
         stored = weight_dtype(checkpoint)
         wanted = stored if dtype == "auto" else dtype
-        _check_load_memory(checkpoint.nbytes, stored, wanted, copies=backend == "reference" or wanted != stored)
+        # The engine widens bfloat16 as it reads it, and copies only what is to be rounded.
+        copies = backend == "reference" or (stored == "float32" and wanted == "bfloat16")
+        _check_load_memory(checkpoint.nbytes, stored, wanted, copies=copies, mapped=where == "cpu")
         engine: EngineLike
         if backend == "reference":
             from .reference import ReferenceEngine
@@ -254,11 +256,20 @@ def resolve_device(device: str) -> str:
     raise InvalidRequest(f"unknown device {show(device)}: choose 'auto', 'cpu', 'cuda' or 'cuda:i'")
 
 
-def _check_load_memory(nbytes: int, stored: str, wanted: str, *, copies: bool) -> None:
-    """Weights used as stored are mapped from the file; a converted copy must fit. Raises `InvalidRequest`."""
+def _check_load_memory(nbytes: int, stored: str, wanted: str, *, copies: bool, mapped: bool) -> None:
+    """Weights must fit the memory there is, mapped or copied. Raises `Error`, and `InvalidRequest` for copies.
+
+    Mapped ones need none to load, but every image token reads all of them: what the page cache cannot hold comes from
+    the disk again each time.
+    """
     size = {"bfloat16": 2, "float32": 4}
     needed = nbytes * size[wanted] // size.get(stored, 4) if copies else 0
     available = int(_core.available_memory())
+    if mapped and nbytes > available > 0:
+        raise Error(
+            f"the weights take {byte_size(nbytes)} and {byte_size(available)} of memory are available: every image "
+            "token would read them from the disk again; free memory, or use a machine with more or a smaller model"
+        )
     if needed > available > 0:
         raise InvalidRequest(
             f"loading the weights as {wanted} needs {byte_size(needed)} and {byte_size(available)} are available: "

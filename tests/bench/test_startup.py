@@ -69,13 +69,15 @@ def test_a_folder_that_takes_no_checkpoint_is_an_error(tmp_path: Path, monkeypat
 def test_the_command_measures_and_leaves_nothing(tmp_path: Path) -> None:
     shown = run(
         "startup", "--synthetic", "tiny", "--threads", "1", "--repeats", "2", "--warmup", "0", "--max-spread", "1e9",
-        "--folder", str(tmp_path), app=app, env={"COLUMNS": "200"},
+        "--folder", str(tmp_path), "--out", str(tmp_path / "out.json"), app=app, env={"COLUMNS": "200"},
     ).stdout  # fmt: skip
     for row in ("import nextstep_rt, without torch", "engine ready", "one token of one step", "pipeline ready"):
         assert row in shown
     assert "< 100" in shown
     assert "< 1000" in shown
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    run("report", "--results", str(tmp_path), "--page", str(tmp_path / "page.md"), app=app)
+    assert "## Until something can be drawn" in (tmp_path / "page.md").read_text()
 
 
 def test_figures_are_those_of_fresh_interpreters(tmp_path: Path) -> None:

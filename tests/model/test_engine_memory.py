@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.commands import fails
 from kit.isolated import run_python
 from kit.models import SMALL
 
@@ -147,3 +148,23 @@ def test_copies_of_a_14b_that_do_not_fit_are_refused_before_anything_is_read(
         "loading the weights as float32 needs 56.7 GB and 40 GB are available: use backend='native' with "
         "dtype='bfloat16', which reads them from the file without a copy"
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": "float32"}, {"backend": "reference"}])
+def test_a_14b_beyond_memory_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    sparse_checkpoint(tmp_path, **SHAPE_14B)
+    error = refused(tmp_path, 24e9, monkeypatch, **options)
+    assert type(error) is Error
+    assert str(error) == (
+        "the weights take 28.4 GB and 24 GB of memory are available: every image token would read them from the disk "
+        "again; free memory, or use a machine with more or a smaller model"
+    )
+
+
+def test_the_command_line_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse_checkpoint(tmp_path, **SHAPE_14B)
+    monkeypatch.setattr("nextstep_rt._core.available_memory", lambda: int(24e9))
+    said = fails("generate", "a", "--model", str(tmp_path), "-o", str(tmp_path / "a.png"), code=1)
+    assert said.startswith("error: the weights take 28.4 GB and 24 GB of memory are available: ")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kit.golden import ROOT
 
-from nextstep_rt import CheckpointError, InvalidRequest, ModelConfig, Pipeline
+from nextstep_rt import Checkpoint, CheckpointError, InvalidRequest, ModelConfig, Pipeline
 from nextstep_rt.checkpoint import Geometry, resolve_model, resolve_vae
 from nextstep_rt.pipeline import resolve_device
 
@@ -150,6 +150,9 @@ def test_wrong_loading_options(options: dict[str, Any]) -> None:
 
 
 def test_a_conversion_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nextstep_rt._core.available_memory", lambda: 1 << 20)
+    room = Checkpoint(resolve_model("demo")).nbytes * 3 // 2
+    monkeypatch.setattr("nextstep_rt._core.available_memory", lambda: room)
     with pytest.raises(InvalidRequest, match=r"float32 needs .* MB .*without a copy"):
-        Pipeline.from_pretrained("demo", dtype="float32", device="cpu")
+        Pipeline.from_pretrained("demo", dtype="float32", device="cpu", backend="reference")
+    # The engine widens the weights as it reads them.
+    assert Pipeline.from_pretrained("demo", dtype="float32", device="cpu").engine.memory()["converted"] == 0
