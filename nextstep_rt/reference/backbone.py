@@ -33,6 +33,30 @@ class Sequences:
         return self.keys[layer], self.values[layer]
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What the last s of t columns need besides their embeddings, the same in every layer.
+
+    rope: cosines and sines of :func:`rope_tables`. mask [b, 1, s, t], added to the scores: 0 where a query may look,
+    -inf where not.
+    """
+
+    rope: tuple[torch.Tensor, ...]
+    mask: torch.Tensor
+
+    @classmethod
+    def of(cls, config: ModelShape, keep: torch.Tensor, s: int, dtype: torch.dtype) -> Columns:
+        """For the last s columns of keep [b, t], computed in the wide type of `dtype`."""
+        t = keep.shape[1]
+        positions = (keep.cumsum(dim=1) - 1).clamp(min=0)[:, t - s :]
+        query = torch.arange(t - s, t, device=keep.device)[:, None]
+        key = torch.arange(t, device=keep.device)[None, :]
+        # A padding query sees itself: its result is never read, but a softmax over nothing would be NaN.
+        visible = (((key <= query) & keep[:, None, :]) | (key == query))[:, None]
+        mask = torch.zeros(visible.shape, dtype=wide(dtype), device=keep.device).masked_fill(~visible, -torch.inf)
+        return cls(rope_tables(positions, config.head_dim, config.rope_theta, dtype), mask)
+
+
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """Divides x by its root mean square over the last axis, rounded back before the weight applies."""
     x_wide = x.to(wide(x.dtype))
@@ -58,25 +82,24 @@ def attention(
     config: ModelShape,
     layer: int,
     x: torch.Tensor,
-    rope: tuple[torch.Tensor, ...],
-    visible: torch.Tensor,
+    columns: Columns,
     sequences: Sequences,
 ) -> torch.Tensor:
-    """Self-attention, x [b, s, d_model] -> [b, s, d_model]; visible [b, 1, s, t] is True where a query may look."""
+    """Self-attention, x [b, s, d_model] -> [b, s, d_model]."""
     name = f"layers.{layer}.self_attn."
     b, s, _ = x.shape
 
     def heads(projection: str, count: int) -> torch.Tensor:
         return linear(weights, name + projection, x).view(b, s, count, config.head_dim).transpose(1, 2)
 
-    q = apply_rope(heads("q_proj", config.num_attention_heads), *rope)
-    k = apply_rope(heads("k_proj", config.num_key_value_heads), *rope)
+    q = apply_rope(heads("q_proj", config.num_attention_heads), *columns.rope)
+    k = apply_rope(heads("k_proj", config.num_key_value_heads), *columns.rope)
     k, v = sequences.extend(layer, k, heads("v_proj", config.num_key_value_heads))
     group = config.num_attention_heads // config.num_key_value_heads
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
 
     scores = q.to(wide(x.dtype)) @ k.to(wide(x.dtype)).transpose(-1, -2) * config.head_dim**-0.5
-    probabilities = scores.masked_fill(~visible, -torch.inf).softmax(dim=-1)
+    probabilities = (scores + columns.mask).softmax(dim=-1)
     mixed = (probabilities @ v.to(probabilities.dtype)).to(x.dtype)
     return linear(weights, name + "o_proj", mixed.transpose(1, 2).reshape(b, s, -1))
 
@@ -96,34 +119,32 @@ def block(
     config: ModelShape,
     layer: int,
     x: torch.Tensor,
-    rope: tuple[torch.Tensor, ...],
-    visible: torch.Tensor,
+    columns: Columns,
     sequences: Sequences,
 ) -> torch.Tensor:
     """One pre-norm transformer block over x [b, s, d_model]."""
     normed = rms_norm(x, weights[f"layers.{layer}.input_layernorm.weight"], config.rms_norm_eps)
-    x = x + attention(weights, config, layer, normed, rope, visible, sequences)
+    x = x + attention(weights, config, layer, normed, columns, sequences)
     normed = rms_norm(x, weights[f"layers.{layer}.post_attention_layernorm.weight"], config.rms_norm_eps)
     return x + mlp(weights, layer, normed)
 
 
 def run_backbone(
-    weights: Weights, config: ModelShape, embeds: torch.Tensor, sequences: Sequences
+    weights: Weights,
+    config: ModelShape,
+    embeds: torch.Tensor,
+    sequences: Sequences,
+    columns: Columns | None = None,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Runs the last s columns of `sequences` (whose `keep` covers them already, whose cache does not).
 
-    embeds [b, s, d_model] -> (hidden [b, s, d_model] after the final norm, every block's output likewise).
+    embeds [b, s, d_model] -> (hidden [b, s, d_model] after the final norm, every block's output likewise). columns:
+    `Columns.of` them where the caller has it.
     """
-    s, t = embeds.shape[1], sequences.keep.shape[1]
-    positions = (sequences.keep.cumsum(dim=1) - 1).clamp(min=0)[:, t - s :]
-    rope = rope_tables(positions, config.head_dim, config.rope_theta, embeds.dtype)
-    query = torch.arange(t - s, t, device=embeds.device)[:, None]
-    key = torch.arange(t, device=embeds.device)[None, :]
-    # A padding query sees itself: its result is never read, but a softmax over nothing would be NaN.
-    visible = (((key <= query) & sequences.keep[:, None, :]) | (key == query))[:, None]
+    columns = columns or Columns.of(config, sequences.keep, embeds.shape[1], embeds.dtype)
     x, outputs = embeds, []
     for layer in range(config.num_hidden_layers):
-        x = block(weights, config, layer, x, rope, visible, sequences)
+        x = block(weights, config, layer, x, columns, sequences)
         outputs.append(x)
     return rms_norm(x, weights["norm.weight"], config.rms_norm_eps), outputs
 

@@ -71,12 +71,14 @@ class Sampler:
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
         chosen = [rng.randrange(len(data.scenes)) for _ in range(s.batch)]
         rows = [self.drawing_row(rng, index) for index in chosen]
-        drawings = self._batch(rows, DRAW_COLUMNS, data.scene_tokens[chosen].float(), generator)
+        drowned_drawings, drowned_edits = s.drowned_at(step)
+        drowned = torch.tensor([rng.random() < drowned_drawings for _ in chosen])
+        drawings = self._batch(rows, DRAW_COLUMNS, data.scene_tokens[chosen].float(), generator, drowned)
         if s.edit_batch == 0:
             return [drawings]
         chosen = [rng.randrange(len(data.edits)) for _ in range(s.edit_batch)]
         edited = [self.edit_row(rng, index) for index in chosen]
-        drowned = torch.tensor([rng.random() < s.drowned_at(step) for _ in chosen])
+        drowned = torch.tensor([rng.random() < drowned_edits for _ in chosen])
         rows = [row for row, _ in edited]
         pairs = data.edit_tokens[chosen].float()
         pairs = torch.stack([pair.flip(0) if back else pair for pair, (_, back) in zip(pairs, edited, strict=True)])

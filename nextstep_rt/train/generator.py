@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .._core import ModelConfig
 from ..errors import InvalidRequest
-from ..reference.backbone import Sequences, lm_logits, run_backbone
+from ..reference.backbone import Columns, Sequences, lm_logits, run_backbone
 from ..reference.fm_head import NET, modulate, time_embedding, velocity
 from ..reference.types import linear
 from ..reference.weights import expected_shapes
@@ -54,6 +54,8 @@ class GeneratorTraining:
     # the steps: given what is drawn so far a token hardly needs its source, and the model would not look there.
     drowned: float = 0.8
     drowned_until: float = 0.5
+    # The same of the drawings, where the token before tells more of a shape than the prompt does.
+    drowned_drawings: float = 0.0
     draws: int = 4  # of noise and time for one image token: the released fm_head_batch_mul
     drop: float = 0.1
     # A deviation from the released recipe: the tokens read are perturbed by a * eps, a ~ U[0, this], and normalized
@@ -65,16 +67,17 @@ class GeneratorTraining:
     seed: int = 0
 
     def going_on(self) -> GeneratorTraining:
-        """The same for weights that are trained already: a gentler course, and nothing drowned."""
-        return replace(self, lr=self.lr / 2, drowned=0.0)
+        """The same for weights that are trained already: a gentler course, drawings drowned as often as edits."""
+        return replace(self, lr=self.lr / 2, drowned=0.4, drowned_drawings=0.4)
 
     def scaled(self, factor: float) -> GeneratorTraining:
         """The same with `factor` times the steps."""
         return replace(self, steps=scaled(self.steps, factor))
 
-    def drowned_at(self, step: int) -> float:
-        """The part of a step's edits that are drowned."""
-        return max(0.0, self.drowned * (1.0 - (step - 1) / (self.drowned_until * self.steps)))
+    def drowned_at(self, step: int) -> tuple[float, float]:
+        """The parts of a step's drawings and edits that are drowned."""
+        left = max(0.0, 1.0 - (step - 1) / (self.drowned_until * self.steps))
+        return self.drowned_drawings * left, self.drowned * left
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step in units of `lr`."""
@@ -126,10 +129,16 @@ class Generator(nn.Module):
             self.weights[name] = nn.Parameter(_initial(name, shape))
             self.register_parameter(name.replace(".", "/"), self.weights[name])  # torch allows no dots in a name
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def columns(self, batch: Batch) -> Columns:
+        """Rotations and mask of a batch; not in `forward`, whose compiled loops would make them in every layer."""
+        read = batch.read.shape[1]
+        keep = functional.pad(batch.keep, (0, read), value=True)
+        return Columns.of(self.config, keep, keep.shape[1], torch.bfloat16)
+
+    def forward(self, batch: Batch, columns: Columns) -> tuple[Tensor, Tensor]:
         """(Summed cross entropy of the text, mean squared error of the velocity), of one format's batch."""
         w, c = self.weights, self.config
-        columns = batch.ids.shape[1]
+        prompt = batch.ids.shape[1]
         embeds = functional.embedding(batch.ids, w["embed_tokens.weight"])
         if batch.source is not None:
             is_image = batch.ids == c.image_placeholder_id
@@ -138,12 +147,12 @@ class Generator(nn.Module):
             embeds = torch.where(is_image[:, :, None], source.gather(1, order), embeds)
         embeds = torch.cat([embeds, linear(w, "image_in_projector", batch.read)], dim=1)
         keep = functional.pad(batch.keep, (0, batch.read.shape[1]), value=True)
-        hidden, _ = run_backbone(w, c, embeds, Sequences(keep))
-        logits = lm_logits(w, c, hidden[:, : columns - 1]).float()
+        hidden, _ = run_backbone(w, c, embeds, Sequences(keep), columns)
+        logits = lm_logits(w, c, hidden[:, : prompt - 1]).float()
         text = functional.cross_entropy(
             logits.flatten(0, 1), batch.next_ids.flatten(), ignore_index=-100, reduction="sum"
         )
-        return text, self._velocity_loss(hidden[:, columns - 1 :], batch)
+        return text, self._velocity_loss(hidden[:, prompt - 1 :], batch)
 
     def _velocity_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Flow matching of every image token from the hidden state before it; hidden [b, 64, d_model]."""
@@ -185,8 +194,9 @@ class GeneratorTask:
         """The weighted sum over both batches, every image alike."""
         s = self.settings
         batches = [batch.to(self.device) for batch in self.sampler.batches(step)]
+        inputs = [(batch, self.model.columns(batch)) for batch in batches]
         with torch.autocast(self.device.type, torch.bfloat16):
-            pairs = [self._losses(batch) for batch in batches]
+            pairs = [self._losses(batch, columns) for batch, columns in inputs]
         words = sum(int((batch.next_ids != -100).sum()) for batch in batches)
         images = sum(len(batch.ids) for batch in batches)
         text = sum((pair[0] for pair in pairs), torch.zeros((), device=self.device)) / words

@@ -9,19 +9,22 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalized(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly: Newton-Schulz with the quintic of Jordan et al., Muon (2024)."""
+def orthogonalized(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices, roughly, of [n, rows, columns].
+
+    Newton-Schulz with the quintic of Jordan et al., Muon (2024), in bfloat16.
+    """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+    x = matrices.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(iterations):
-        gram = x @ x.T
-        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.addmm(x, polynomial, x, beta=a)
-    nearest: Tensor = x.T if tall else x
-    return nearest.to(matrix.dtype)
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    nearest: Tensor = x.mT if tall else x
+    return nearest.to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -36,16 +39,22 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure
-        """Updates every weight that has a gradient."""
+        """Updates every weight that has a gradient; those of one shape at once, since each by itself is small."""
         for group in self.param_groups:
+            alike: dict[tuple[int, int], list[Tensor]] = {}
             for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                average = self.state[weight].setdefault("average", torch.zeros_like(weight))
-                average.lerp_(weight.grad, 1 - group["momentum"])
-                update = orthogonalized(weight.grad.lerp(average, group["momentum"]).flatten(1))
-                update = update.view_as(weight) * (0.2 * math.sqrt(max(update.shape)))
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+                if weight.grad is not None:
+                    alike.setdefault((weight.shape[0], weight[0].numel()), []).append(weight)
+            for shape, weights in alike.items():
+                gradients = [weight.grad for weight in weights if weight.grad is not None]
+                averages = [self.state[w].setdefault("average", torch.zeros_like(w)) for w in weights]
+                torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+                looked_ahead = torch._foreach_lerp(gradients, averages, group["momentum"])
+                updates = orthogonalized(torch.stack([gradient.reshape(shape) for gradient in looked_ahead]))
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                scale = 0.2 * math.sqrt(max(shape))
+                moves = [update.view_as(weight) for update, weight in zip(updates, weights, strict=True)]
+                torch._foreach_add_(weights, moves, alpha=-group["lr"] * scale)
 
 
 def make_optimizers(weights: dict[str, Tensor], lr: float, not_matrices: Iterable[str]) -> list[torch.optim.Optimizer]:

@@ -21,7 +21,8 @@ def test_orthogonalized_has_singular_values_near_one(rows: int, columns: int, sc
     u = torch.linalg.qr(torch.randn(rows, count, generator=generator, dtype=torch.float64)).Q
     v = torch.linalg.qr(torch.randn(columns, count, generator=generator, dtype=torch.float64)).Q
     values = torch.linspace(1, 10, count, dtype=torch.float64) * scale
-    result = orthogonalized((u * values @ v.T).float())
+    other = torch.randn(rows, columns, generator=generator)
+    _, result = orthogonalized(torch.stack([other, (u * values @ v.T).float()]))
     assert result.dtype == torch.float32
     assert result.shape == (rows, columns)
     reached = torch.linalg.svdvals(result.double())
@@ -32,7 +33,7 @@ def test_orthogonalized_has_singular_values_near_one(rows: int, columns: int, sc
 
 
 def test_orthogonalized_of_nothing_is_nothing() -> None:
-    assert torch.equal(orthogonalized(torch.zeros(4, 6)), torch.zeros(4, 6))
+    assert torch.equal(orthogonalized(torch.zeros(2, 4, 6)), torch.zeros(2, 4, 6))
 
 
 @pytest.mark.parametrize("shape", [(24, 8), (8, 24), (16, 4, 3, 3), (4, 16, 1, 1)])
@@ -73,6 +74,22 @@ def test_muon_leaves_what_has_no_gradient() -> None:
     assert torch.equal(weight, torch.ones(3, 3))
 
 
+def test_muon_treats_weights_of_one_shape_each_by_itself() -> None:
+    """They are orthogonalized at once; each goes where it would go alone."""
+    generator = torch.Generator().manual_seed(5)
+    initial, gradients = torch.randn(3, 8, 12, generator=generator), torch.randn(2, 3, 8, 12, generator=generator)
+    together, apart = ([nn.Parameter(weight.clone()) for weight in initial] for _ in range(2))
+    optimizers = [Muon(together, lr=0.1), *(Muon([weight], lr=0.1) for weight in apart)]
+    for gradient in gradients:
+        for weights in (together, apart):
+            for weight, its in zip(weights, gradient, strict=True):
+                weight.grad = its.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
+
+
 def test_muon_follows_its_definition() -> None:
     """Nesterov's momentum, then the matched length; the decay is apart from both."""
     generator = torch.Generator().manual_seed(3)
@@ -83,7 +100,7 @@ def test_muon_follows_its_definition() -> None:
         weight.grad = torch.randn(6, 10, generator=generator)
         optimizer.step()
         momentum = 0.9 * momentum + 0.1 * weight.grad
-        update = orthogonalized(0.1 * weight.grad + 0.9 * momentum)
+        (update,) = orthogonalized((0.1 * weight.grad + 0.9 * momentum)[None])
         expected = expected * (1 - 0.1 * 0.5) - 0.1 * 0.2 * math.sqrt(10) * update
         torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=2e-3)  # the iteration runs in bfloat16
 
