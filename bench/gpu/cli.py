@@ -23,10 +23,10 @@ from .report import EMULATED, add_roofs, figures_of, plot, readable
 
 # Seconds each may take. What may hang, and what no figure needs, comes last.
 LIMITS = {
-    "device": 60, "build": 240, "correctness": 100, "roofs": 45, "engine": 110, "prefill": 30, "torch": 70,
-    "profile": 50, "sanitizers": 70,
+    "device": 60, "build": 240, "kernels": 40, "correctness": 100, "roofs": 45, "engine": 110, "linear": 25,
+    "prefill": 30, "torch": 70, "profile": 50, "sanitizers": 70,
 }  # fmt: skip
-WITHOUT_A_GPU = ("correctness", "engine", "prefill")
+WITHOUT_A_GPU = ("kernels", "correctness", "engine", "prefill")
 CORE = "NSRT_CUDA_CORE"
 TOTAL = 525
 
@@ -77,7 +77,7 @@ class Run:
             "commands": self.log.commands,
             "tail": self.log.tail,
         }
-        if name in ("roofs", "engine"):
+        if name in ("roofs", "engine", "profile"):
             add_roofs(self.record)
         write_json(self.options.out / "gpu.json", self.record)
         print(f"{name}: {'ok' if error is None else error}", flush=True)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .engine import axes_of, upload
-from .figures import Figures
+from .engine import DTYPE, axes_of, upload
+from .figures import Figures, token_bytes
 
 TOKENS = 6
 LAST, HIDDEN, CONDITION = "fm_head_kernel", "take_hidden_kernel", "condition_rows_kernel"
@@ -72,6 +72,18 @@ def summary(trace: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def stage_bytes(config: Any, rows: int, steps: int, positions: int) -> dict[str, int]:
+    """What each of the stages must read, as figures.token_bytes counts; cond_embed runs with the modulations."""
+    size = token_bytes(config, DTYPE, rows, steps, positions)
+    cond = 2 * config.fm_head_dim * config.hidden_size
+    return {
+        "backbone": size["backbone"] + size["kv"],
+        "condition": size["condition"] - cond,
+        "modulations": size["fm_modulation"] + cond,
+        "fm_head": size["fm_steps"],
+    }
+
+
 def measure(figures: Figures, shape: str, layers: int) -> None:
     """Profiles a few tokens of the default case."""
     from nextstep_rt import SamplingParams
@@ -94,4 +106,5 @@ def measure(figures: Figures, shape: str, layers: int) -> None:
         profiler.export_chrome_trace(str(path))
         trace = json.loads(path.read_text(encoding="utf-8"))
     figures.update(summary(trace))
+    figures.put("stage_bytes", stage_bytes(engine.config, case.rows, case.steps, case.positions))
     figures.put("case", case.name)

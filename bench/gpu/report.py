@@ -23,6 +23,10 @@ def add_roofs(record: dict[str, Any]) -> None:
     cases = [*engine.get("cases", []), *([engine["half_the_layers"]] if "half_the_layers" in engine else [])]
     for case in cases:
         case.update(against_roof(case["ms"], case["bytes"]["total"], read))
+    profile = figures_of(record, "profile")
+    for name, size in profile.get("stage_bytes", {}).items():
+        ms = profile["stages_ms"][name]
+        profile.setdefault("stages", {})[name] = {"ms": ms, **against_roof(ms, size, read)}
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -56,8 +60,8 @@ def readable(record: dict[str, Any]) -> str:
         for name, stage in record["stages"].items()
     ]
     parts.append("\n".join(f"{name:12} {ok:7} {seconds:6.1f} s  {why}".rstrip() for name, ok, seconds, why in stages))
-    for stage in ("correctness", "sanitizers", "roofs"):
-        shown = {k: v for k, v in figures_of(record, stage).items() if k not in ("golden_errors", "bytes")}
+    for stage in ("kernels", "correctness", "sanitizers", "roofs"):
+        shown = {k: v for k, v in figures_of(record, stage).items() if k not in ("golden_errors", "errors", "bytes")}
         parts += [f"{stage}: " + ", ".join(f"{k} {v}" for k, v in shown.items())] if shown else []
     parts += _engine(figures_of(record, "engine")) + _others(record)
     return "\n\n".join(parts)
@@ -66,7 +70,9 @@ def readable(record: dict[str, Any]) -> str:
 def _engine(engine: dict[str, Any]) -> list[str]:
     parts = []
     if "upload" in engine:
+        said = engine["upload"].get("read_from")
         parts.append(f"upload: {engine['upload']['gb']} GB in {engine['upload']['seconds']} s")
+        parts[-1] += f" ({said})" if said else ""
     if "cases" in engine:
         keys = ("ms", "p10", "p90", "gb_per_token", "gbs", "percent_of_read", "floor_ms", "gap_ms", "prefill_ms")
         rows = [
@@ -96,14 +102,30 @@ def _prefill(prefill: dict[str, Any]) -> list[str]:
     return [f"{text_table(head, rows)}\nlibrary: {prefill['products']}, {paid}"]
 
 
+def _linear(linear: dict[str, Any]) -> list[str]:
+    if "products_gbs" not in linear:
+        return []
+    lines = {f"{name}, {path}": gbs for name, paths in linear["products_gbs"].items() for path, gbs in paths.items()}
+    lines |= {f"attention, {n} positions": gbs for n, gbs in linear.get("attention_gbs", {}).items()}
+    columns = sorted({int(n) for gbs in lines.values() for n in gbs})
+    head = ("kernel alone, GB/s", *(f"{n} rows" for n in columns))
+    table = text_table(head, [(name, *(gbs.get(str(n)) for n in columns)) for name, gbs in lines.items()])
+    first = linear.get("tensor_rows_from")
+    said = "never measured faster" if first is None else f"as fast or faster from {first} rows on"
+    return [f"{table}\ntensor cores: {said}"]
+
+
 def _others(record: dict[str, Any]) -> list[str]:
     parts, profile, torch = [], figures_of(record, "profile"), figures_of(record, "torch")
-    parts += _prefill(figures_of(record, "prefill"))
+    parts += _linear(figures_of(record, "linear")) + _prefill(figures_of(record, "prefill"))
     if profile:
         parts.append(
             f"profile ({profile['method']}): "
             + ", ".join(f"{name} {ms} ms" for name, ms in profile["stages_ms"].items())
         )
+        keys = ("ms", "gb_per_token", "gbs", "percent_of_read", "gap_ms")
+        rows = [(name, *(stage.get(key) for key in keys)) for name, stage in profile.get("stages", {}).items()]
+        parts += [text_table(("stage", "ms", "GB", "GB/s", "% read", "gap ms"), rows)] if rows else []
         rows = [(name, k["calls"], k["us"]) for name, k in profile["kernels"].items()]
         parts.append(text_table(("kernel", "calls per token", "mean us"), rows))
     cases = figures_of(record, "engine").get("cases")

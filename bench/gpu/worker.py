@@ -12,7 +12,7 @@ from .core import is_emulated, load_core, make_emulator_small
 from .figures import Figures
 from .smi import CLOCKS, DRIVER, ask
 
-STAGES = ("device", "roofs", "goldens", "engine", "prefill", "profile", "torch")
+STAGES = ("device", "kernels", "roofs", "goldens", "engine", "linear", "prefill", "profile", "torch")
 
 
 def describe_device(figures: Figures) -> None:
@@ -37,6 +37,14 @@ def run(stage: str, figures: Figures, shape: str, emulated: bool, seconds: float
     end = time.monotonic() + seconds
     if stage == "device":
         describe_device(figures)
+    elif stage == "kernels":
+        from . import kernels
+
+        kernels.check(figures, small=emulated)
+    elif stage == "linear":
+        from . import linear
+
+        linear.measure(figures, shape, lambda: end - time.monotonic())
     elif stage == "roofs":
         from . import roofs
 

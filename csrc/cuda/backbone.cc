@@ -16,6 +16,7 @@ void CudaBackend::enqueue(const LinearTask& task) {
          {.weights = weights_.dtype(),
           .activations = compute_,
           .sm_count = traits_.sm_count,
+          .shared_limit = traits_.shared_limit,
           .overlaps = overlaps(),
           .stream = stream_.get()});
 }

@@ -6,6 +6,7 @@
 #include "core/bf16.h"
 #include "core/check.h"
 #include "core/tables.h"
+#include "cuda/range.h"
 
 namespace nsrt::cuda {
 namespace {
@@ -27,7 +28,7 @@ std::uint64_t bytes_of(const Buffers&... buffers) {
   return (std::uint64_t{0} + ... + buffers.bytes());
 }
 
-void check_config(const ModelConfig& c) {
+void check_config(const ModelConfig& c, DType compute, const DeviceTraits& traits) {
   for (const auto& [name, n] : {std::pair{"hidden_size", c.hidden_size},
                                 {"intermediate_size", c.intermediate_size},
                                 {"head_dim", c.head_dim},
@@ -36,6 +37,10 @@ void check_config(const ModelConfig& c) {
                                 {"the image token's width", c.token_dim()}})
     check<CheckpointError>(n % 8 == 0, "the CUDA backend reads 16 bytes at a time: ", name, " is ", n,
                            ", and must be a multiple of 8; use device 'cpu'");
+  const FmLaunch launch{.activations = compute, .sm_count = traits.sm_count, .shared_limit = traits.shared_limit};
+  check<CheckpointError>(fm_most_rows(fm_shape(c, 1, 1), launch) > 0, "the FM head of width ", c.fm_head_dim,
+                         " and MLP width ", c.fm_mlp_dim(), " is too wide for the ", traits.shared_limit,
+                         " bytes of shared memory of ", traits.name, "; use device 'cpu'");
 }
 
 std::vector<float> widened_numbers(const std::vector<std::byte>& raw, DType type) {
@@ -65,9 +70,10 @@ CudaBackend::CudaBackend(const ModelWeights& weights, DType compute, int device,
       compute_(compute),
       device_(device),
       traits_(traits),
-      weights_((check_config(weights.config), weights), stream_),
+      weights_((check_config(weights.config, compute, traits), weights), stream_),
       chunk_(chunk_rows(weights_.dtype(), compute)),
       prefill_(choose_prefill(weights_.dtype(), compute, traits, chunk_)) {
+  forget_kernels(device);
   reserve_rows();
   reserve_prefill();
   reserve_workspaces();
@@ -101,11 +107,7 @@ void CudaBackend::reserve_workspaces() {
   grow(linear_partials_, need.partials, purpose);
   grow(linear_tickets_, need.tickets, purpose);
   stream_.zero(linear_tickets_.data(), linear_tickets_.bytes());
-  FmHeadTask task{.d = static_cast<std::int32_t>(c.fm_head_dim),
-                  .d_mlp = static_cast<std::int32_t>(c.fm_mlp_dim()),
-                  .d_tok = static_cast<std::int32_t>(c.token_dim()),
-                  .images = static_cast<std::int32_t>(kMaxRows)};
-  grow(fm_words_, fm_workspace_words(task), purpose);
+  grow(fm_words_, fm_workspace_words(fm_shape(config_, 1, kMaxRows)), purpose);
 }
 
 std::string CudaBackend::name() const { return str("cuda:", device_, "/sm_", traits_.major, traits_.minor); }
@@ -145,6 +147,10 @@ std::uint64_t CudaBackend::fixed_bytes() const {
 }
 
 MemoryUse CudaBackend::plan(const StateShape& shape) const {
+  // Branches are not known yet: as many as there may be take the least memory.
+  std::int64_t branches = 3;
+  while (shape.rows % branches != 0) --branches;
+  check_fm_rows(fm_shape(config_, branches, shape.rows / branches), fm_launch());
   const Sizes s = sizes(shape);
   const std::uint64_t floats = 2 * s.rope + s.attn_partials + s.attn_tickets + s.times + s.noise;
   MemoryUse use;
@@ -173,6 +179,7 @@ std::uint64_t CudaBackend::available() const {
 
 void CudaBackend::reserve(const StateShape& shape) {
   const DeviceScope scope(device_);
+  const ProfilerRange range("reserve");
   first_token_ = Graph();
   next_token_ = Graph();
   shape_ = shape;
@@ -208,7 +215,9 @@ void CudaBackend::reserve_rope(std::int64_t positions) {
 }
 
 void CudaBackend::set_plan(const DecodePlan& plan) {
+  check_fm_rows(fm_shape(config_, plan.branches, plan.images), fm_launch());
   const DeviceScope scope(device_);
+  const ProfilerRange range("plan");
   first_token_ = Graph();
   next_token_ = Graph();
   plan_ = plan;

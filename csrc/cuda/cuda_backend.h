@@ -45,6 +45,9 @@ struct PrefillChoice {
 // InvalidRequest where it is no number of rows.
 PrefillChoice choose_prefill(DType weights, DType compute, const DeviceTraits& traits, std::int64_t chunk);
 
+// The FM head of a model for so many rows; the rest of the task is still to be filled in.
+FmHeadTask fm_shape(const ModelConfig& config, std::int64_t branches, std::int64_t images);
+
 class CudaBackend final : public Backend {
  public:
   // `device` is the calling thread's. Uploads the weights.

@@ -6,6 +6,7 @@
 
 #include "core/bf16.h"
 #include "core/check.h"
+#include "cuda/range.h"
 
 namespace nsrt::cuda {
 namespace {
@@ -119,6 +120,7 @@ class DeviceWeights::Plan {
   std::size_t nbytes() const { return end_; }
 
   void upload(void* base, const Stream& stream) const {
+    const ProfilerRange range("upload");
     Stager stager(stream);
     for (const Piece& p : pieces_) {
       void* at = static_cast<std::byte*>(base) + p.offset;

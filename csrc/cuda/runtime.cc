@@ -3,11 +3,13 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "cuda/ops/place/place.h"
 
 namespace nsrt::cuda {
 namespace {
 
-constexpr int kOldestMajor = 8;  // Ampere: bf16 tensor cores, asynchronous copies, cache policies
+constexpr int kOldestMajor = 8;    // Ampere: bf16 tensor cores, asynchronous copies, cache policies
+constexpr int kSpecificMajor = 9;  // from here on, each has instructions of its own
 
 std::string mib(std::uint64_t bytes) { return str((bytes + (1 << 20) - 1) >> 20, " MiB"); }
 
@@ -19,6 +21,24 @@ std::string no_device(cudaError_t code) {
   const auto text = [](int v) { return str(v / 1000, ".", v % 1000 / 10); };
   if (version == 0) return "no NVIDIA driver is installed";
   return str("the NVIDIA driver is for CUDA ", text(version), ", this build needs ", text(CUDART_VERSION));
+}
+
+// Throws Error where this build has neither machine code nor PTX that the device takes.
+void check_code(const DeviceTraits& traits, int device) {
+  const DeviceScope scope(device);
+  cudaFuncAttributes attributes;
+  const cudaError_t code = cudaFuncGetAttributes(&attributes, place_words_code());
+  const bool absent = code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction;
+  const bool unread = code == cudaErrorUnsupportedPtxVersion || code == cudaErrorJitCompilerNotFound ||
+                      code == cudaErrorJitCompilationDisabled || code == cudaErrorInvalidPtx;
+  if (absent || unread) cudaGetLastError();  // it does not stick
+  check(!absent && !unread, "no code for sm_", traits.major, traits.minor,
+        " in this build, which is what cuda:", device, " (", traits.name, ") runs",
+        unread ? str(", and the driver does not translate its PTX (", cudaGetErrorName(code), "): install a newer one")
+               : std::string(),
+        "; rebuild with -DNSRT_CUDA_ARCHITECTURES=", traits.major, traits.minor,
+        traits.major >= kSpecificMajor ? "a-real" : "-real", " and a toolkit that knows it, or use device 'cpu'");
+  check_cuda(code, "asking for the GPU's code");
 }
 
 int attribute(cudaDeviceAttr which, int device) {
@@ -54,6 +74,7 @@ DeviceTraits device_traits(int device) {
                       .l2_bytes = attribute(cudaDevAttrL2CacheSize, device)};
   check(traits.major >= kOldestMajor, "cuda:", device, " (", traits.name, ") has compute capability ", traits.major,
         ".", traits.minor, "; ", kOldestMajor, ".0 or later is needed; use device 'cpu'");
+  check_code(traits, device);
   return traits;
 }
 
@@ -63,15 +84,17 @@ std::uint64_t free_device_memory() {
   return free;
 }
 
-DeviceMemory::DeviceMemory(std::size_t bytes, const char* purpose) : bytes_(bytes) {
-  if (bytes == 0) return;
-  const cudaError_t code = cudaMalloc(&data_, bytes);
+void check_room(cudaError_t code, const char* purpose, std::uint64_t bytes) {
   if (code == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // it does not stick
-    throw Error(str("the GPU has no room for ", mib(bytes), " of ", purpose, ": ", mib(free_device_memory()),
-                    " are free; ask for fewer or smaller images, or a smaller model"));
+    throw Error(str("the GPU has no room for ", bytes > 0 ? mib(bytes) + " of " : std::string(), purpose, ": ",
+                    mib(free_device_memory()), " are free; ask for fewer or smaller images, or a smaller model"));
   }
   check_cuda(code, purpose);
+}
+
+DeviceMemory::DeviceMemory(std::size_t bytes, const char* purpose) : bytes_(bytes) {
+  if (bytes > 0) check_room(cudaMalloc(&data_, bytes), purpose, bytes);
 }
 
 DeviceMemory::~DeviceMemory() {
@@ -79,7 +102,15 @@ DeviceMemory::~DeviceMemory() {
 }
 
 PinnedMemory::PinnedMemory(std::size_t bytes) : bytes_(bytes) {
-  if (bytes > 0) check_cuda(cudaMallocHost(&data_, bytes), "allocating page-locked memory");
+  if (bytes == 0) return;
+  const cudaError_t code = cudaMallocHost(&data_, bytes);
+  if (code == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // it does not stick
+    throw Error(str("this machine has no room for ", mib(bytes),
+                    " of page-locked memory; end other programs, or raise what limits this "
+                    "one's (its container's memory, `ulimit -l`)"));
+  }
+  check_cuda(code, "allocating page-locked memory");
 }
 
 PinnedMemory::~PinnedMemory() {
@@ -128,7 +159,7 @@ Graph Graph::end(const Stream& stream) {
   Graph made;
   const cudaError_t code = cudaGraphInstantiate(&made.executable_, graph, 0);
   cudaGraphDestroy(graph);
-  check_cuda(code, "making a graph ready");
+  check_room(code, "a recorded token");
   return made;
 }
 

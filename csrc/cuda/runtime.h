@@ -34,13 +34,17 @@ struct DeviceTraits {
   std::int64_t l2_bytes = 0;
 };
 
-// Throws Error where there is no such device, or it is older than sm_80.
+// Throws Error where there is no such device, it is older than sm_80, or this build has no code for it.
 DeviceTraits device_traits(int device);
 
 // Bytes that can still be allocated on the current device.
 std::uint64_t free_device_memory();
 
-// Device memory. Allocation throws Error that says how much was wanted, for what, and how much there is.
+// Throws Error where `code` is none of success: what an allocation for `purpose` answered. Where there was no room, it
+// says how much was wanted, if that is known, and how much there is.
+void check_room(cudaError_t code, const char* purpose, std::uint64_t bytes = 0);
+
+// Device memory. Allocation throws as check_room() does.
 class DeviceMemory {
  public:
   DeviceMemory() = default;

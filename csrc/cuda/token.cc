@@ -85,16 +85,19 @@ FmLaunch CudaBackend::fm_launch() const {
           .stream = stream_.get()};
 }
 
+FmHeadTask fm_shape(const ModelConfig& c, std::int64_t branches, std::int64_t images) {
+  return {.d = static_cast<std::int32_t>(c.fm_head_dim),
+          .d_mlp = static_cast<std::int32_t>(c.fm_mlp_dim()),
+          .d_tok = static_cast<std::int32_t>(c.token_dim()),
+          .layers = static_cast<std::int32_t>(c.fm_head_layers),
+          .branches = static_cast<std::int32_t>(branches),
+          .images = static_cast<std::int32_t>(images)};
+}
+
 FmHeadTask CudaBackend::fm_task() const {
   const DeviceFmHead& fm = weights_.fm();
   const DeviceLinear& image_in = weights_.image_in();
-  FmHeadTask task;
-  task.d = static_cast<std::int32_t>(config_.fm_head_dim);
-  task.d_mlp = static_cast<std::int32_t>(config_.fm_mlp_dim());
-  task.d_tok = static_cast<std::int32_t>(config_.token_dim());
-  task.layers = static_cast<std::int32_t>(config_.fm_head_layers);
-  task.branches = static_cast<std::int32_t>(plan_.branches);
-  task.images = static_cast<std::int32_t>(plan_.images);
+  FmHeadTask task = fm_shape(config_, plan_.branches, plan_.images);
   task.renorm = plan_.renorm;
   task.normalize = plan_.normalize;
   task.input = {.w = fm.input.w, .bias = fm.input.bias};

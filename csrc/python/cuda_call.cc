@@ -54,9 +54,11 @@ CudaCall::CudaCall(py::handle first, const std::string& name, const py::object& 
       dlpack_stream_(py::int_(stream_number(stream))),
       traits_(traits_of(device_)) {}
 
-// In stream order too: behind the op, whose launches are all enqueued.
+// In stream order too: behind the op, whose launches are all enqueued. What cannot be given back is left to the end of
+// the process; that must not become the error of the next call.
 CudaCall::~CudaCall() {
-  for (void* p : scratch_) cudaFreeAsync(p, stream_);
+  for (void* p : scratch_)
+    if (cudaFreeAsync(p, stream_) != cudaSuccess) cudaGetLastError();
 }
 
 Array CudaCall::read(py::handle object, const std::string& name, std::initializer_list<Kind> kinds,
@@ -101,7 +103,7 @@ void* CudaCall::output(py::handle object, const std::string& name, std::initiali
 void* CudaCall::allocate(std::size_t bytes) {
   if (bytes == 0) return nullptr;
   void* p = nullptr;
-  cuda::check_cuda(cudaMallocAsync(&p, bytes, stream_), "allocating an op's workspace");
+  cuda::check_room(cudaMallocAsync(&p, bytes, stream_), "an op's workspace", bytes);
   scratch_.push_back(p);
   return p;
 }

@@ -87,6 +87,24 @@ void linear(Obj x, Obj weight, Obj bias, Obj residual, bool silu, Obj norm_weigh
   if (b > 0 && n > 0) run_linear(call, task, dtype, rows.activations);
 }
 
+// x W^T alone, by the path of that name: for those who time one against the other.
+void linear_by(const std::string& path, Obj x, Obj weight, Obj out, Obj stream) {
+  check<InvalidRequest>(path == "tensor" || path == "fma", "path is '", path, "'; use 'tensor' or 'fma'");
+  CudaCall call(x, "x", stream);
+  const Array w = read_matrix(call, weight, "weight", -1, -1);
+  const Rows rows = read_rows(call, x, py::none(), 0.0f, w.view().dtype);
+  const std::int64_t b = rows.x.shape[0], n = w.shape[0];
+  check<InvalidRequest>(rows.x.shape[1] == w.shape[1], "x has shape ", print_shape(rows.x.shape), " and weight ",
+                        print_shape(w.shape), ": their last dimensions must be the same");
+  LinearTask task = task_of(rows);
+  task.segments[0] = {.w = w.data, .n = narrow(n)};
+  task.segment_count = 1;
+  task.y = call.output(out, "out", {Kind::kFloat32}, {b, n}, {&rows.x, &w});
+  task.y_stride = n;
+  if (b > 0 && n > 0)
+    run_linear(call, task, w.view().dtype, rows.activations, path == "fma" ? LinearPath::kFma : LinearPath::kTensor);
+}
+
 void gated_linear(Obj x, Obj gate, Obj up, Obj gate_bias, Obj up_bias, Obj norm_weight, float eps, Obj out,
                   Obj stream) {
   CudaCall call(x, "x", stream);
@@ -214,6 +232,7 @@ void rms_norm(Obj x, Obj weight, float eps, Obj out, Obj stream) {
 void register_cuda_ops(py::module_& m) {
   py::module_ cuda = m.def_submodule("cuda", "The CUDA kernels on arrays of a GPU.");
   cuda.def("linear", &linear);
+  cuda.def("linear_by", &linear_by);
   cuda.def("gated_linear", &gated_linear);
   cuda.def("qkv_linear", &qkv_linear);
   cuda.def("attn_decode", &attn_decode);

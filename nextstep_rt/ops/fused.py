@@ -124,7 +124,8 @@ def attn_decode(
 
     q [b, h_q, d], as :func:`qkv_linear` leaves it; caches [sequences, h_kv, capacity, d]; starts int32 [b]; returns
     [b, h_q, d] in q's dtype. Query head h reads kv head h // (h_q / h_kv). Several rows may be of one sequence. On a
-    GPU d is a multiple of 8 up to 256, q and caches have one dtype, and places are not checked.
+    GPU d is a multiple of 8 up to 256, q and caches have one dtype, and a row without positions is zeros; elsewhere
+    it is refused. On a GPU places are not checked.
     """
     if cuda.is_cuda(q):
         return cuda.attn_decode(q, k_cache, v_cache, places, starts, out, stream)

@@ -20,6 +20,7 @@ from bench.gpu.core import load_core
 
 STEP_BUDGET, MEMORY_LIMIT = 1 << 33, 512 << 20  # as the emulator begins
 CORE = os.environ.get("NSRT_CUDA_CORE")
+SHARED_KB = int(os.environ.get("NSRT_EMU_SHARED_KB", "227"))  # that a block of the emulated device may have
 
 
 if CORE is not None:
@@ -35,7 +36,8 @@ class Emulator:
         self._library = ctypes.CDLL(path)
         self._library.nsrt_emu_last_failure.restype = ctypes.c_char_p
         self._library.nsrt_emu_launches.restype = ctypes.c_char_p
-        self._library.nsrt_emu_set_memory_limit.argtypes = [ctypes.c_size_t]
+        for function in ("nsrt_emu_set_memory_limit", "nsrt_emu_set_shared_limit"):
+            getattr(self._library, function).argtypes = [ctypes.c_size_t]
         for function in ("nsrt_emu_set_seed", "nsrt_emu_set_step_budget"):
             getattr(self._library, function).argtypes = [ctypes.c_uint64]
 
@@ -48,6 +50,9 @@ class Emulator:
 
     def set_sm_count(self, count: int) -> None:
         self._library.nsrt_emu_set_sm_count(count)
+
+    def set_shared_limit(self, bytes_: int) -> None:
+        self._library.nsrt_emu_set_shared_limit(bytes_)
 
     def set_step_budget(self, steps: int) -> None:
         self._library.nsrt_emu_set_step_budget(steps)
@@ -88,6 +93,7 @@ def few_multiprocessors() -> Iterator[None]:
         return
     control = Emulator(str(Path(CORE).resolve()))
     control.set_sm_count(5)
+    control.set_shared_limit(SHARED_KB << 10)
     yield
     control.set_seed(0)
     control.set_step_budget(STEP_BUDGET)

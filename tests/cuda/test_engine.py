@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -111,6 +112,18 @@ def test_a_repeated_run_is_the_same_to_the_bit(dtype: str) -> None:
     other = load_case("tiny", "edit")
     decode(engine, other, 2)  # longer rows, three branches: buffers grow and graphs are recorded anew
     assert_same_bits(decode(engine, case, 3), first)
+
+
+def test_engines_of_two_threads_on_one_device() -> None:
+    """They launch the same kernels, the FM head's with as much shared memory as each needs."""
+    runs = [(name, load_case(name, "guided")) for name in ("tiny", "gqa5")]
+    alone = [decode(make(name, "bfloat16"), case, 2) for name, case in runs]
+    engines = [make(name, "bfloat16") for name, _ in runs]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        for _ in range(2):
+            together = pool.map(lambda i: decode(engines[i], runs[i][1], 2), range(len(runs)))
+            for got, want in zip(together, alone, strict=True):
+                assert_same_bits(got, want)
 
 
 def test_settings_may_change_between_tokens() -> None:

@@ -9,10 +9,11 @@ import pytest
 from kit.compare import assert_same_bits
 from kit.models import config_of, generate, random_weights, request, sampling, stored_as
 
-from nextstep_rt import CheckpointError, Engine, Error
+from nextstep_rt import CheckpointError, Engine, Error, InvalidRequest
 
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 32, "latent_channels": 4, "fm_head_dim": 48}
-OUT_OF_MEMORY = 2
+LAUNCHES_BEFORE_A_RECORDING = 2  # of a decode: the embedding of its times
+OUT_OF_MEMORY, NO_IMAGE, OLD_PTX = 2, 209, 222  # of cudaError_t
 
 
 def make(dtype: str = "bfloat16", **changes: Any) -> Engine:
@@ -60,6 +61,61 @@ def test_no_room_for_the_weights(emulator: Any) -> None:
     emulator.set_memory_limit(10_000)
     with pytest.raises(Error, match=r"no room for \d+ MiB of weights"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            NO_IMAGE,
+            r"no code for sm_90 in this build.*_ARCHITECTURES=90a-real and a toolkit that knows it, or use device",
+        ),
+        (OLD_PTX, r"no code for sm_90 .*does not translate its PTX .cudaErrorUnsupportedPtxVersion.: install a newer"),
+    ],
+)
+def test_no_code_for_the_device(emulator: Any, code: int, said: str) -> None:
+    emulator.fail_next("cudaFuncGetAttributes", code)
+    with pytest.raises(Error, match=said):
+        make()
+    make()
+
+
+@pytest.mark.parametrize(
+    ("function", "said"), [("cudaGraphInstantiate", "a recorded token"), ("cudaMallocHost", r"\d+ MiB of page-locked")]
+)
+def test_no_room_for_what_is_not_on_the_device(emulator: Any, function: str, said: str) -> None:
+    engine, params = make(), sampling(branches=2, num_tokens=2)
+    given = request(engine.config, params, 1)
+    emulator.fail_next(function, OUT_OF_MEMORY)
+    with pytest.raises(Error, match=f"no room for {said}"):
+        generate(engine, params, given)
+    generate(engine, params, given)
+
+
+def test_rows_that_the_fm_head_has_no_shared_memory_for(emulator: Any) -> None:
+    """Refused before prefill, with the number of rows that fit."""
+    engine = make("float32", fm_head_dim=1536, fm_head_mlp_ratio=1.0, num_hidden_layers=1, fm_head_layers=1)
+    rows = np.zeros((16, 3, engine.config.hidden_size), np.float32)
+    emulator.reset_launches()
+    for refused in (lambda: engine.plan(16, 8, 4), lambda: engine.prefill(rows, max_new_tokens=4)):
+        with pytest.raises(InvalidRequest, match=r"shared memory for 16 rows .* enough for 12; ask for fewer images"):
+            refused()
+    assert emulator.launches() == {}
+    engine.plan(12, 8, 4)
+
+
+def test_an_error_while_a_token_is_recorded(emulator: Any) -> None:
+    """One that does not stick is not taken for one that does: asking the device would be refused, and say so."""
+    engine, params = make(), sampling(branches=2, num_tokens=2)
+    given = request(engine.config, params, 1)
+    want = generate(engine, params, given)
+    again = make()
+    again.prefill(*given[:2], max_new_tokens=2)
+    emulator.fail_next("cudaLaunchKernelEx", 1, after=LAUNCHES_BEFORE_A_RECORDING)
+    with pytest.raises(Error, match="cudaErrorInvalidValue") as error:
+        again.decode(params, noise=given[2])
+    assert "takes no more work" not in str(error.value)
+    assert_same_bits(generate(again, params, given), want)
 
 
 @pytest.mark.parametrize("function", ["cudaGraphLaunch", "cudaLaunchKernelEx", "cudaMemcpyAsync"])

@@ -50,6 +50,38 @@ __device__ __forceinline__ void load8(const float* p, float (&x)[8]) {
   x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
 }
 
+// Four numbers as they lie in memory: of 8 or 16 bytes, aligned to that.
+template <class T>
+struct Raw4 {
+  std::uint32_t words[sizeof(T)];
+
+  __device__ __forceinline__ static Raw4 at(const T* p) {
+    if constexpr (sizeof(T) == 2) {
+      const uint2 raw = *reinterpret_cast<const uint2*>(p);
+      return {{raw.x, raw.y}};
+    } else {
+      const uint4 raw = *reinterpret_cast<const uint4*>(p);
+      return {{raw.x, raw.y, raw.z, raw.w}};
+    }
+  }
+  __device__ __forceinline__ void unpack(float (&x)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (sizeof(T) == 2)
+        x[i] = i % 2 == 0 ? low_float(words[i / 2]) : high_float(words[i / 2]);
+      else
+        x[i] = __uint_as_float(words[i]);
+    }
+  }
+};
+
+__device__ __forceinline__ void store4(bf16* p, const float (&x)[4]) {
+  *reinterpret_cast<uint2*>(p) = make_uint2(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]));
+}
+__device__ __forceinline__ void store4(float* p, const float (&x)[4]) {
+  *reinterpret_cast<float4*>(p) = make_float4(x[0], x[1], x[2], x[3]);
+}
+
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + __expf(-x)); }
 
 }  // namespace nsrt::cuda

@@ -71,13 +71,14 @@ __device__ __forceinline__ void prefetch_l2([[maybe_unused]] const void* address
 
 // ---- asynchronous copies to shared memory
 
-// 16 bytes, both sides aligned. Visible to the caller after the wait, to others after a barrier that follows it.
+// 16 bytes, both sides aligned; L2 fetches the 256 around them, which the caller's next copies will ask for. Visible to
+// the caller after the wait, to others after a barrier that follows it.
 __device__ __forceinline__ void cp_async_16(void* shared, const void* global) {
 #if NSRT_EMULATED
   ::emu::copy_async(shared, global, 16);
 #else
   const auto destination = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(destination), "l"(global) : "memory");
+  asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16;" ::"r"(destination), "l"(global) : "memory");
 #endif
 }
 
@@ -206,7 +207,8 @@ __device__ __forceinline__ void fence_acq_rel() {
 // ---- programmatic dependent launch
 
 // Until the kernels before this one in the stream have ended. Every thread must come here; until then it may only read
-// what no kernel of the stream writes.
+// what no kernel of the stream writes. Code for older GPUs has no such instruction; a launch of it does not overlap
+// (launch.h).
 __device__ __forceinline__ void pdl_wait() {
 #if NSRT_EMULATED
   ::emu::wait_for_dependencies();
@@ -215,7 +217,8 @@ __device__ __forceinline__ void pdl_wait() {
 #endif
 }
 
-// Lets the next kernel of the stream start, up to its pdl_wait().
+// Lets the next kernel of the stream start, up to its pdl_wait(), once any thread of each block has come here or the
+// block has ended. It may come before this kernel's own wait: the next one's wait is for this one's end.
 __device__ __forceinline__ void pdl_launch_dependents() {
 #if !NSRT_EMULATED && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

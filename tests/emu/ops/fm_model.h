@@ -20,7 +20,7 @@ struct Setup {
   DType weights = kHalf, activations = kHalf;
   int branches = 2, images = 1;
   bool renorm = false, normalize = true;
-  int shared_limit = 60 * 1024;
+  int shared_limit = kit::shared_limit();
   int blocks = 4;
   int d = 40, d_mlp = 48, d_tok = 8, layers = 2, d_model = 24;
 

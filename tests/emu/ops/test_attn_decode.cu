@@ -16,9 +16,10 @@ struct Setup {
 };
 
 constexpr int kSequences = 2, kCapacity = 70;
-// Sequence, position and first position of each row.
-const std::vector<RowPlace> kPlaces = {{0, 0}, {1, 69}, {0, 31}, {0, 32}, {1, 40}};
-const std::vector<std::int32_t> kStarts = {0, 0, 5, 0, 38};
+// Sequence, position and first position of each row; the last one sees none, and must be zeros.
+const std::vector<RowPlace> kPlaces = {{0, 0}, {1, 69}, {0, 31}, {0, 32}, {1, 40}, {0, 10}};
+const std::vector<std::int32_t> kStarts = {0, 0, 5, 0, 38, 20};
+constexpr int kRows = 6;
 
 std::vector<double> expected(const Setup& s, const Numbers& q, const Numbers& k, const Numbers& v) {
   std::vector<double> y;
@@ -50,45 +51,87 @@ std::vector<double> expected(const Setup& s, const Numbers& q, const Numbers& k,
   return y;
 }
 
+std::string name_of(const Setup& s) {
+  return "attention " + std::to_string(s.h_q) + "/" + std::to_string(s.h_kv) + " heads of " + std::to_string(s.d) +
+         ", " + std::to_string(s.splits) + " splits" + (s.dtype == DType::kBFloat16 ? ", bf16" : ", f32");
+}
+
+// Launches of all rows, with one workspace.
+class Attention {
+ public:
+  Attention(const Setup& s, const Numbers& q, const Numbers& k, const Numbers& v, kit::Output& y)
+      : s_(s), places_(kPlaces), starts_(kStarts) {
+    task_ = {.q = q.device(),
+             .k = k.device(),
+             .v = v.device(),
+             .places = places_.get(),
+             .starts = starts_.get(),
+             .y = y.device(),
+             .rows = kRows,
+             .h_q = s.h_q,
+             .h_kv = s.h_kv,
+             .d_head = s.d,
+             .capacity = kCapacity,
+             .splits = s.splits};
+    need_ = attn_workspace(task_);
+    partials_ = std::make_unique<kit::Array<float>>(need_.partials);
+    tickets_ = std::make_unique<kit::Array<std::uint32_t>>(need_.tickets, 0u);
+  }
+
+  void run(bool overlaps = false) const {
+    attn_decode(task_, {partials_->get(), tickets_->get(), need_.partials, need_.tickets},
+                {.dtype = s_.dtype, .overlaps = overlaps});
+  }
+
+ private:
+  const Setup s_;
+  const kit::Array<RowPlace> places_;
+  const kit::Array<std::int32_t> starts_;
+  AttnDecodeTask task_;
+  WorkspaceNeed need_;
+  std::unique_ptr<kit::Array<float>> partials_;
+  std::unique_ptr<kit::Array<std::uint32_t>> tickets_;
+};
+
 void test(const Setup& s, std::mt19937& random) {
-  const int rows = static_cast<int>(kPlaces.size());
-  const Numbers q(random, count(rows, s.h_q, s.d), s.dtype, 2 / std::sqrt(s.d));
+  const Numbers q(random, count(kRows, s.h_q, s.d), s.dtype, 2 / std::sqrt(s.d));
   const Numbers k(random, count(kSequences * s.h_kv, kCapacity, s.d), s.dtype);
   const Numbers v(random, count(kSequences * s.h_kv, kCapacity, s.d), s.dtype);
-  const kit::Array<RowPlace> places(kPlaces);
-  const kit::Array<std::int32_t> starts(kStarts);
-  kit::Output y(count(rows, s.h_q, s.d), s.dtype);
-  const AttnDecodeTask task{.q = q.device(),
-                            .k = k.device(),
-                            .v = v.device(),
-                            .places = places.get(),
-                            .starts = starts.get(),
-                            .y = y.device(),
-                            .rows = rows,
-                            .h_q = s.h_q,
-                            .h_kv = s.h_kv,
-                            .d_head = s.d,
-                            .capacity = kCapacity,
-                            .splits = s.splits};
-  const WorkspaceNeed need = attn_workspace(task);
-  const kit::Array<float> partials(need.partials);
-  const kit::Array<std::uint32_t> tickets(need.tickets, 0u);
-  const AttnWorkspace workspace{partials.get(), tickets.get(), need.partials, need.tickets};
-  const std::string name = "attention " + std::to_string(s.h_q) + "/" + std::to_string(s.h_kv) + " heads of " +
-                           std::to_string(s.d) + ", " + std::to_string(s.splits) + " splits" +
-                           (s.dtype == DType::kBFloat16 ? ", bf16" : ", f32");
-  attn_decode(task, workspace, {.dtype = s.dtype});
+  kit::Output y(count(kRows, s.h_q, s.d), s.dtype);
+  const Attention attention(s, q, k, v, y);
+  attention.run();
   // Weights are rounded to bf16 for the tensor cores.
   const double rounding = s.dtype == DType::kBFloat16 ? 2.0 / 256 : 3e-6;
-  kit::expect_close(y.values(), expected(s, q, k, v), rounding, name);
+  kit::expect_close(y.values(), expected(s, q, k, v), rounding, name_of(s));
   const std::vector<std::byte> first = y.bytes();
-  for (int i = 0; i < 2; ++i) attn_decode(task, workspace, {.dtype = s.dtype, .overlaps = true});
-  kit::expect(y.bytes() == first, name + ": a second run gives other bits");
+  for (int i = 0; i < 2; ++i) attention.run(true);
+  kit::expect(y.bytes() == first, name_of(s) + ": a second run gives other bits");
+}
+
+// What is no number must reach the results, so that generation stops: of one key, which one kv head has, or of a query,
+// whose scores are then all none.
+void test_no_numbers(const Setup& s, bool in_query, std::mt19937& random) {
+  Numbers q(random, count(kRows, s.h_q, s.d), s.dtype), k(random, count(kSequences * s.h_kv, kCapacity, s.d), s.dtype);
+  const Numbers v(random, count(kSequences * s.h_kv, kCapacity, s.d), s.dtype);
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  if (in_query)
+    q.set(count(3, s.h_q, s.d), kNone);  // of row 3, which sees positions 0 to 32 of sequence 0
+  else
+    k.set(count(30, s.d), kNone);  // of sequence 0: rows 2 and 3 see it, row 0 does not
+  kit::Output y(count(kRows, s.h_q, s.d), s.dtype);
+  Attention(s, q, k, v, y).run();
+  const std::vector<double> got = y.values();
+  for (int r = 0; r < kRows; ++r) {
+    const bool wanted = r == 3 || (!in_query && r == 2);
+    kit::expect(std::isnan(got[count(r, s.h_q, s.d)]) == wanted,
+                name_of(s) + ": row " + std::to_string(r) + (wanted ? " hides" : " has") + " what is no number");
+  }
 }
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  kit::read_arguments(argc, argv);
   return kit::under_seeds([](std::mt19937& random) {
     test({.h_q = 5, .h_kv = 1, .d = 128, .splits = 4}, random);
     test({.h_q = 4, .h_kv = 2, .d = 64, .splits = 1}, random);
@@ -96,5 +139,9 @@ int main() {
     test({.h_q = 2, .h_kv = 2, .d = 40, .splits = 3}, random);
     test({.dtype = DType::kFloat32, .h_q = 6, .h_kv = 1, .d = 64, .splits = 2}, random);
     test({.dtype = DType::kFloat32, .h_q = 1, .h_kv = 1, .d = 256, .splits = 1}, random);
+    for (const bool in_query : {false, true}) {
+      test_no_numbers({.h_q = 4, .h_kv = 2, .d = 64, .splits = 3}, in_query, random);
+      test_no_numbers({.dtype = DType::kFloat32, .h_q = 2, .h_kv = 1, .d = 40, .splits = 1}, in_query, random);
+    }
   });
 }

@@ -184,13 +184,20 @@ void test_parts(const Setup& s, std::mt19937& random, int steps_per_launch, bool
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  kit::read_arguments(argc, argv);
   return kit::under_seeds([](std::mt19937& random) {
     test({}, random);
     test({.blocks = 20}, random);  // more than there are rows of velocity: some have the time to fall behind
     test({.branches = 3, .images = 2, .renorm = true, .shared_limit = 20 * 1024}, random);
     test({.activations = kit::kFull, .branches = 1, .images = 3, .normalize = false}, random);
     test({.weights = kit::kFull, .activations = kit::kFull, .branches = 2, .images = 1, .d = 264, .d_mlp = 16}, random);
+    test({.d = 264, .d_mlp = 136}, random);  // whole warps of columns, and a part of one
+    // About 35 KB a matrix: six, four or two stay in shared memory where a block may have 227, 163 or 99 KB.
+    test({.branches = 1, .blocks = 1, .d = 136, .d_mlp = 128, .layers = 3}, random);
+    // More units than a thread holds modulations of: a question of places, not of order, and slow to look for races in.
+    if (!emu::control::race_mode())
+      test({.activations = kit::kFull, .branches = 1, .images = 9, .d = 264, .d_mlp = 16}, random);
     test_parts({}, random, 1, true);
     test_parts({.blocks = 11}, random, 3, false);  // in parts, with blocks that send no velocity
     test_parts({.activations = kit::kFull, .branches = 1, .images = 3}, random, 2, true);

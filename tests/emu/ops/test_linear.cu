@@ -32,9 +32,10 @@ struct Workspace {
 };
 
 void run(const Setup& s, const LinearTask& task, const Workspace& workspace, bool overlaps = false) {
-  linear(
-      task, workspace.view(),
-      {.weights = s.weights, .activations = s.activations, .path = s.path, .sm_count = kSmCount, .overlaps = overlaps});
+  LinearLaunch launch{.weights = s.weights, .activations = s.activations, .path = s.path, .sm_count = kSmCount};
+  launch.shared_limit = kit::shared_limit();
+  launch.overlaps = overlaps;
+  linear(task, workspace.view(), launch);
 }
 
 // [rows, n] = x w^T
@@ -280,13 +281,16 @@ void test_all(const Setup& s, std::mt19937& random) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  kit::read_arguments(argc, argv);
   emu::control::set_sm_count(kSmCount);
   return kit::under_seeds([](std::mt19937& random) {
     // Wide and narrow; more rows than a block of 8, none of it a multiple of a tile.
     test_all({.rows = 2, .n = 72, .k = 264}, random);
     test_all({.rows = 11, .n = 24, .k = 40}, random);
-    test_store({.rows = 33, .n = 24, .k = 520}, random);
+    test_store({.rows = 2, .n = 128, .k = 1344}, random);  // more steps a warp than it has x of in registers
+    test_store({.rows = 9, .n = 64, .k = 2600}, random);
+    test_store({.rows = 33, .n = 72, .k = 1344}, random);
     test_store({.rows = 1, .n = 16, .k = 2048}, random);  // one tile for all blocks
     test_all({.path = LinearPath::kFma, .rows = 3, .n = 40, .k = 136}, random);
     test_all({.activations = kFull, .path = LinearPath::kFma, .rows = 2, .n = 40, .k = 136}, random);

@@ -58,6 +58,43 @@ void launches() {
   cudaGetLastError();
 }
 
+void limits() {
+  control::set_shared_limit(99 * 1024);
+  int value = 0;
+  kit::expect_ok(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0), "attribute");
+  kit::expect(value == 99 * 1024, "the limit of a smaller device");
+  kit::expect(
+      cudaFuncSetAttribute(add, cudaFuncAttributeMaxDynamicSharedMemorySize, 100 * 1024) == cudaErrorInvalidValue,
+      "more than it has");
+  control::set_shared_limit(227 * 1024);
+  cudaFuncAttributes attributes;
+  kit::expect_ok(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(add)), "a kernel's attributes");
+  kit::expect(attributes.maxDynamicSharedSizeBytes == 64 * 1024 && attributes.ptxVersion == 90, "what they are");
+  cudaGetLastError();
+}
+
+// A recording does not survive what could wait for others, unless its thread says that it may.
+void spoiled_recordings() {
+  for (const bool relaxed : {false, true}) {
+    cudaStream_t stream;
+    cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    kit::expect_ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "begin");
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    if (relaxed) cudaThreadExchangeStreamCaptureMode(&mode);
+    const cudaError_t error = cudaFree(nullptr);
+    if (relaxed) cudaThreadExchangeStreamCaptureMode(&mode);
+    kit::expect(error == (relaxed ? cudaSuccess : cudaErrorStreamCaptureUnsupported), "cudaFree while recording");
+    cudaGraph_t graph = nullptr;
+    kit::expect(cudaStreamEndCapture(stream, &graph) == (relaxed ? cudaSuccess : cudaErrorStreamCaptureInvalidated),
+                "the recording after it");
+    kit::expect((graph != nullptr) == relaxed, "its graph");
+    cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
+  }
+  kit::expect_ok(cudaFree(nullptr), "cudaFree after recordings");
+  cudaGetLastError();
+}
+
 void graphs() {
   const kit::Array<int> x(32, 1);
   cudaStream_t stream, other;
@@ -129,7 +166,9 @@ int main() {
   memory();
   device();
   launches();
+  limits();
   graphs();
+  spoiled_recordings();
   failures();
   return kit::result();
 }

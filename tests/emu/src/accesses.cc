@@ -10,6 +10,8 @@
 namespace emu {
 namespace {
 
+constexpr int kWaitsFrom = 90;  // code that has griddepcontrol
+
 bool is_launch_shape(const void* address) {
   const auto within = [address](const dim3& size) {
     return static_cast<std::size_t>(static_cast<const char*>(address) - reinterpret_cast<const char*>(&size)) <
@@ -162,6 +164,10 @@ void fence() {
   if (grid.scheduler().policy().interrupt_one_in != 0) grid.yield(thread);
 }
 
-void wait_for_dependencies() { device_thread().past_dependencies = true; }
+// Not in the code for older devices, whichever one it runs on.
+void wait_for_dependencies() {
+  Thread& thread = device_thread();
+  if (thread.block->grid->machine().settings.code_version >= kWaitsFrom) thread.past_dependencies = true;
+}
 
 }  // namespace emu

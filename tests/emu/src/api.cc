@@ -90,28 +90,30 @@ cudaError_t cudaGetLastError() {
   return error;
 }
 
-#define NSRT_EMU_ERRORS(X)                                                                        \
-  X(cudaSuccess, "no error")                                                                      \
-  X(cudaErrorInvalidValue, "invalid argument")                                                    \
-  X(cudaErrorMemoryAllocation, "out of memory")                                                   \
-  X(cudaErrorInitializationError, "initialization error")                                         \
-  X(cudaErrorInvalidConfiguration, "invalid configuration argument")                              \
-  X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version")  \
-  X(cudaErrorInvalidDeviceFunction, "invalid device function")                                    \
-  X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                      \
-  X(cudaErrorInvalidDevice, "invalid device ordinal")                                             \
-  X(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device")  \
-  X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                    \
-  X(cudaErrorIllegalState, "the operation cannot be performed in the present state")              \
-  X(cudaErrorNotReady, "device not ready")                                                        \
-  X(cudaErrorIllegalAddress, "an illegal memory access was encountered")                          \
-  X(cudaErrorLaunchOutOfResources, "too many resources requested for launch")                     \
-  X(cudaErrorLaunchTimeout, "the launch timed out and was terminated")                            \
-  X(cudaErrorLaunchFailure, "unspecified launch failure")                                         \
-  X(cudaErrorCooperativeLaunchTooLarge, "too many blocks in cooperative launch")                  \
-  X(cudaErrorNotSupported, "operation not supported")                                             \
-  X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")        \
-  X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture") \
+#define NSRT_EMU_ERRORS(X)                                                                          \
+  X(cudaSuccess, "no error")                                                                        \
+  X(cudaErrorInvalidValue, "invalid argument")                                                      \
+  X(cudaErrorMemoryAllocation, "out of memory")                                                     \
+  X(cudaErrorInitializationError, "initialization error")                                           \
+  X(cudaErrorInvalidConfiguration, "invalid configuration argument")                                \
+  X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version")    \
+  X(cudaErrorInvalidDeviceFunction, "invalid device function")                                      \
+  X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                        \
+  X(cudaErrorInvalidDevice, "invalid device ordinal")                                               \
+  X(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device")    \
+  X(cudaErrorUnsupportedPtxVersion, "the provided PTX was compiled with an unsupported toolchain.") \
+  X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                      \
+  X(cudaErrorIllegalState, "the operation cannot be performed in the present state")                \
+  X(cudaErrorNotReady, "device not ready")                                                          \
+  X(cudaErrorIllegalAddress, "an illegal memory access was encountered")                            \
+  X(cudaErrorLaunchOutOfResources, "too many resources requested for launch")                       \
+  X(cudaErrorLaunchTimeout, "the launch timed out and was terminated")                              \
+  X(cudaErrorLaunchFailure, "unspecified launch failure")                                           \
+  X(cudaErrorMisalignedAddress, "misaligned address")                                               \
+  X(cudaErrorCooperativeLaunchTooLarge, "too many blocks in cooperative launch")                    \
+  X(cudaErrorNotSupported, "operation not supported")                                               \
+  X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")          \
+  X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture")   \
   X(cudaErrorUnknown, "unknown error")
 
 const char* cudaGetErrorName(cudaError_t error) {

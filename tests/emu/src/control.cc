@@ -4,6 +4,7 @@
 
 #include "api.h"
 #include "control_state.h"
+#include "memory.h"
 #include "symbols.h"
 
 namespace emu {
@@ -46,6 +47,16 @@ void set_sm_count(int count) {
   machine().settings.sm_count = std::max(count, 1);
 }
 
+void set_shared_limit(std::size_t bytes) {
+  const auto lock = locked();
+  machine().settings.shared_limit = std::min(bytes, kMostSharedBytes);
+}
+
+void set_code_version(int version) {
+  const auto lock = locked();
+  machine().settings.code_version = version;
+}
+
 void set_memory_limit(std::size_t bytes) {
   const auto lock = locked();
   machine().settings.memory_limit = bytes;
@@ -86,6 +97,8 @@ namespace control = emu::control;
 int nsrt_emu_race_mode() { return control::race_mode(); }
 void nsrt_emu_set_seed(std::uint64_t seed) { control::set_seed(seed); }
 void nsrt_emu_set_sm_count(int count) { control::set_sm_count(count); }
+void nsrt_emu_set_shared_limit(std::size_t bytes) { control::set_shared_limit(bytes); }
+void nsrt_emu_set_code_version(int version) { control::set_code_version(version); }
 void nsrt_emu_set_memory_limit(std::size_t bytes) { control::set_memory_limit(bytes); }
 void nsrt_emu_set_step_budget(std::uint64_t steps) { control::set_step_budget(steps); }
 void nsrt_emu_fail_next(const char* function, int error, int after) {

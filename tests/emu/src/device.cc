@@ -29,9 +29,9 @@ int attribute_of(const emu::Machine& device, cudaDeviceAttr attribute) {
     case cudaDevAttrMaxSharedMemoryPerBlock:
       return kSharedBytesBefore90;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      return static_cast<int>(emu::kMostSharedBytes);
+      return static_cast<int>(device.settings.shared_limit);
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-      return emu::kSmSharedBytes;
+      return static_cast<int>(emu::sm_shared_bytes(device.settings.shared_limit));
     case cudaDevAttrL2CacheSize:
       return kL2Bytes;
     case cudaDevAttrCooperativeLaunch:
@@ -91,8 +91,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     properties->maxThreadsPerBlock = emu::kMostBlockThreads;
     properties->maxThreadsPerMultiProcessor = emu::kSmThreads;
     properties->sharedMemPerBlock = kSharedBytesBefore90;
-    properties->sharedMemPerBlockOptin = emu::kMostSharedBytes;
-    properties->sharedMemPerMultiprocessor = emu::kSmSharedBytes;
+    properties->sharedMemPerBlockOptin = machine.settings.shared_limit;
+    properties->sharedMemPerMultiprocessor = emu::sm_shared_bytes(machine.settings.shared_limit);
     properties->l2CacheSize = kL2Bytes;
     return cudaSuccess;
   });

@@ -21,6 +21,11 @@ std::map<const void*, std::size_t>& dynamic_limits() {
   return made;
 }
 
+std::size_t dynamic_limit(const void* kernel) {
+  const auto asked = dynamic_limits().find(kernel);
+  return asked == dynamic_limits().end() ? kDynamicBytesUnlessAsked : asked->second;
+}
+
 struct LaunchOptions {
   bool cooperative = false, programmatic = false;
 };
@@ -46,8 +51,7 @@ cudaError_t check_config(const cudaLaunchConfig_t& config, const void* kernel, c
   if (threads == 0 || threads > kMostBlockThreads || blocks == 0)
     return refuse(cudaErrorInvalidConfiguration,
                   "a launch of " + std::to_string(blocks) + " blocks of " + std::to_string(threads) + " threads");
-  const auto asked = dynamic_limits().find(kernel);
-  const std::size_t limit = asked == dynamic_limits().end() ? kDynamicBytesUnlessAsked : asked->second;
+  const std::size_t limit = std::min(dynamic_limit(kernel), machine().settings.shared_limit);
   if (config.dynamicSmemBytes > limit)
     return refuse(cudaErrorInvalidValue, std::to_string(config.dynamicSmemBytes) +
                                              " bytes of dynamic shared memory, where the kernel may have " +
@@ -76,8 +80,9 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, std::sh
     const dim3 block = config.blockDim, grid = config.gridDim;
     const std::size_t threads = std::max<std::size_t>(std::size_t{block.x} * block.y * block.z, 1);
     const auto sms = static_cast<std::size_t>(device.settings.sm_count);
-    const std::size_t at_most =
-        std::min(sms * static_cast<std::size_t>(blocks_per_sm(threads, config.dynamicSmemBytes)), kMostSlots);
+    const std::size_t at_most = std::min(
+        sms * static_cast<std::size_t>(blocks_per_sm(threads, config.dynamicSmemBytes, device.settings.shared_limit)),
+        kMostSlots);
     const cudaError_t error = check_config(config, kernel, options, at_most);
     if (error != cudaSuccess) return error;
     // A launch that is not cooperative has no right to more blocks than one for each multiprocessor.
@@ -96,20 +101,30 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, std::sh
 }  // namespace emu
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
-  return emu::api("cudaFuncSetAttribute", [&](emu::Machine&) {
+  return emu::api("cudaFuncSetAttribute", [&](emu::Machine& device) {
     if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
-    const bool fits = value >= 0 && static_cast<std::size_t>(value) <= emu::kMostSharedBytes;
+    const bool fits = value >= 0 && static_cast<std::size_t>(value) <= device.settings.shared_limit;
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || !fits) return cudaErrorInvalidValue;
     emu::dynamic_limits()[kernel] = static_cast<std::size_t>(value);
     return cudaSuccess;
   });
 }
 
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
+  return emu::api("cudaFuncGetAttributes", [&](emu::Machine& device) {
+    *attributes = {};
+    attributes->maxThreadsPerBlock = emu::kMostBlockThreads;
+    attributes->maxDynamicSharedSizeBytes = static_cast<int>(emu::dynamic_limit(kernel));
+    attributes->ptxVersion = attributes->binaryVersion = device.settings.code_version;
+    return cudaSuccess;
+  });
+}
+
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int threads,
                                                           std::size_t dynamic_bytes) {
-  return emu::api("cudaOccupancyMaxActiveBlocksPerMultiprocessor", [&](emu::Machine&) {
+  return emu::api("cudaOccupancyMaxActiveBlocksPerMultiprocessor", [&](emu::Machine& device) {
     if (threads <= 0 || threads > emu::kMostBlockThreads) return cudaErrorInvalidValue;
-    *blocks = emu::blocks_per_sm(static_cast<std::size_t>(threads), dynamic_bytes);
+    *blocks = emu::blocks_per_sm(static_cast<std::size_t>(threads), dynamic_bytes, device.settings.shared_limit);
     return cudaSuccess;
   });
 }

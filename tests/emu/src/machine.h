@@ -17,6 +17,8 @@ constexpr std::size_t kDefaultMemoryLimit = std::size_t{512} << 20;
 struct Settings {
   std::uint64_t seed = 0;
   int sm_count = 4;
+  std::size_t shared_limit = kMostSharedBytes;  // of a block
+  int code_version = 90;                        // of all kernels, as cudaFuncAttributes has it
   std::size_t memory_limit = kDefaultMemoryLimit;
   std::uint64_t step_budget = std::uint64_t{1} << 33;
 };

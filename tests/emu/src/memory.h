@@ -12,7 +12,7 @@ namespace emu {
 
 constexpr std::size_t kGlobalBytes = std::size_t{1} << 30;
 constexpr std::size_t kMostSharedBytes = 227 * 1024;  // of a block
-constexpr std::size_t kSlotBytes = 320 * 1024;        // the same with room between arrays
+constexpr std::size_t kSlotBytes = 512 * 1024;        // the dynamic bytes, then the arrays carved from them, apart
 constexpr std::size_t kMostSlots = 256;
 constexpr std::size_t kArenaBytes = kGlobalBytes + kMostSlots * kSlotBytes;
 // Nobody's, before and after every array.

@@ -44,34 +44,48 @@ void copy(Machine& device, void* to, const void* from, std::size_t bytes, std::u
   if (device.memory.contains(to)) device.memory.written(to, bytes, time);
 }
 
+cudaError_t allocate(Machine& device, void** pointer, std::size_t bytes) {
+  *pointer = nullptr;
+  if (bytes == 0) return cudaSuccess;
+  *pointer = device.memory.allocate(bytes, device.settings.memory_limit);
+  return *pointer ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t release(Machine& device, void* pointer) {
+  if (pointer == nullptr || device.memory.release(pointer)) return cudaSuccess;
+  return emu::refuse(cudaErrorInvalidValue, "cudaFree of what cudaMalloc has not returned");
+}
+
 }  // namespace
 
 cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
   return api("cudaMalloc", [&](Machine& device) {
-    *pointer = nullptr;
-    if (bytes == 0) return cudaSuccess;
-    *pointer = device.memory.allocate(bytes, device.settings.memory_limit);
-    return *pointer ? cudaSuccess : cudaErrorMemoryAllocation;
+    const cudaError_t refused = emu::not_while_recording("cudaMalloc");
+    return refused != cudaSuccess ? refused : allocate(device, pointer, bytes);
   });
 }
 
 cudaError_t cudaFree(void* pointer) {
   return api_release("cudaFree", [&](Machine& device) {
-    if (pointer == nullptr || device.memory.release(pointer)) return cudaSuccess;
-    return emu::refuse(cudaErrorInvalidValue, "cudaFree of what cudaMalloc has not returned");
+    const cudaError_t refused = emu::not_while_recording("cudaFree");
+    return refused != cudaSuccess ? refused : release(device, pointer);
   });
 }
 
 // In stream order, which is the order of the calls here. A recording would need memory of its own: not emulated.
 cudaError_t cudaMallocAsync(void** pointer, std::size_t bytes, cudaStream_t stream) {
-  const emu::Stream* of = emu::stream_of(stream);
-  if (of == nullptr || of->recording) return emu::refuse(cudaErrorInvalidValue, "cudaMallocAsync on this stream");
-  return cudaMalloc(pointer, bytes);
+  return api("cudaMallocAsync", [&](Machine& device) {
+    const emu::Stream* of = emu::stream_of(stream);
+    if (of == nullptr || of->recording) return emu::refuse(cudaErrorInvalidValue, "cudaMallocAsync on this stream");
+    return allocate(device, pointer, bytes);
+  });
 }
 
 cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
-  if (emu::stream_of(stream) == nullptr) return emu::refuse(cudaErrorInvalidValue, "cudaFreeAsync on this stream");
-  return cudaFree(pointer);
+  return api_release("cudaFreeAsync", [&](Machine& device) {
+    if (emu::stream_of(stream) == nullptr) return emu::refuse(cudaErrorInvalidValue, "cudaFreeAsync on this stream");
+    return release(device, pointer);
+  });
 }
 
 cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {

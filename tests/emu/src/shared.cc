@@ -28,7 +28,8 @@ void* static_shared(const void* tag, std::size_t bytes, std::size_t alignment, c
   for (const auto& found : layout.statics)
     if (found.tag == tag) return found.begin;
   layout.static_bytes += bytes;
-  if (layout.static_bytes + layout.dynamic_bytes > kMostSharedBytes || layout.static_bytes > 48 * 1024)
+  if (layout.static_bytes + layout.dynamic_bytes > block.grid->machine().settings.shared_limit ||
+      layout.static_bytes > 48 * 1024)
     fail(std::string("too much static shared memory, with '") + name + "'");
   std::byte* begin = take(block, bytes, alignment);
   layout.statics.push_back({tag, begin, bytes, name});

@@ -20,6 +20,10 @@ bool all_idle() {
   return is_idle(default_stream()) && std::ranges::all_of(live_streams(), [](const Stream* s) { return is_idle(*s); });
 }
 
+// Of the calling thread: what it may do while it records, and the recordings that it has begun so.
+thread_local cudaStreamCaptureMode capture_mode = cudaStreamCaptureModeGlobal;
+thread_local std::vector<std::shared_ptr<Recording>> strict_recordings;
+
 cudaError_t not_while_capturing() {
   return refuse(cudaErrorStreamCaptureUnsupported, "the host cannot wait for a stream that is being captured");
 }
@@ -46,6 +50,12 @@ cudaError_t enqueue(cudaStream_t handle, Work work) {
   }
   stream->recording->work.push_back(std::move(work));
   return cudaSuccess;
+}
+
+cudaError_t not_while_recording(const char* function) {
+  if (strict_recordings.empty() || capture_mode == cudaStreamCaptureModeRelaxed) return cudaSuccess;
+  for (const auto& recording : strict_recordings) recording->spoiled = true;
+  return refuse(cudaErrorStreamCaptureUnsupported, std::string(function) + " by a thread that records a graph");
 }
 
 void synchronize(Stream& stream, std::uint32_t before) {
@@ -167,7 +177,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 
 // ---- graphs
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode mode) {
   return api("cudaStreamBeginCapture", [&](Machine&) {
     emu::Stream* stream = stream_of(handle);
     if (stream == nullptr) return cudaErrorInvalidResourceHandle;
@@ -175,6 +185,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode) {
     if (stream->recording) return cudaErrorIllegalState;
     stream->recording = std::make_shared<emu::Recording>();
     stream->recording->origin = stream;
+    if (mode != cudaStreamCaptureModeRelaxed) emu::strict_recordings.push_back(stream->recording);
     return cudaSuccess;
   });
 }
@@ -187,9 +198,15 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
     const auto recording = stream->recording;
     for (CUstream_st* other : emu::live_streams())
       if (other->recording == recording) other->recording = nullptr;
-    *graph = new CUgraph_st{recording->work};
-    return cudaSuccess;
+    std::erase(emu::strict_recordings, recording);
+    *graph = recording->spoiled ? nullptr : new CUgraph_st{recording->work};
+    return recording->spoiled ? cudaErrorStreamCaptureInvalidated : cudaSuccess;
   });
+}
+
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  std::swap(*mode, emu::capture_mode);
+  return cudaSuccess;
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {

@@ -20,6 +20,7 @@ using Work = std::function<cudaError_t(Machine&, Stream&)>;
 struct Recording {
   std::vector<Work> work;
   Stream* origin = nullptr;
+  bool spoiled = false;  // by a call that a recording does not allow
 };
 
 struct Stream {
@@ -34,6 +35,8 @@ Stream& default_stream();
 Stream* stream_of(cudaStream_t handle);
 // Does the work, or records it.
 cudaError_t enqueue(cudaStream_t handle, Work work);
+// Refuses a call that the calling thread may not make while it records, and spoils the recording.
+cudaError_t not_while_recording(const char* function);
 // The host has waited for the stream's work before that time.
 void synchronize(Stream& stream, std::uint32_t before);
 

@@ -9,7 +9,8 @@ namespace nsrt::cuda {
 namespace {
 
 constexpr std::int32_t kMaxSplits = 64;
-constexpr std::int64_t kLeastPositions = 32;  // of a split: less would be all latency
+constexpr std::int64_t kLeastPositions = 64;  // of a split: one block of 16 a warp, less would be all latency
+constexpr std::int64_t kBlocksOfSm = 2;       // one loads while the other multiplies
 
 std::int32_t head_blocks(std::int32_t group, int heads) { return (group + heads - 1) / heads; }
 
@@ -17,8 +18,8 @@ void check_task(const AttnDecodeTask& t) {
   check<InvalidRequest>(t.rows >= 1 && t.h_q >= 1 && t.h_kv >= 1 && t.h_q % t.h_kv == 0, "attention of ", t.rows,
                         " rows, ", t.h_q, " query heads and ", t.h_kv,
                         " kv heads: there must be one row or more, and equally many query heads for each kv head");
-  check<InvalidRequest>(t.d_head >= 8 && t.d_head <= 256 && t.d_head % 8 == 0, "attention takes a d_head that is a ",
-                        "multiple of 8 up to 256, not ", t.d_head);
+  check<InvalidRequest>(t.d_head >= 8 && t.d_head <= kMaxHeadDim && t.d_head % 8 == 0,
+                        "attention takes a d_head that is a ", "multiple of 8 up to ", kMaxHeadDim, ", not ", t.d_head);
   check<InvalidRequest>(t.capacity >= 1, "attention needs a cache of one position or more");
   check<InvalidRequest>(t.splits >= 1 && t.splits <= kMaxSplits, "attention takes 1 to ", kMaxSplits, " splits, not ",
                         t.splits);
@@ -48,7 +49,7 @@ void launch_kernel(const AttnDecodeTask& task, const AttnWorkspace& workspace, c
 }  // namespace
 
 std::int32_t attn_splits(int sm_count, std::int32_t rows, std::int32_t h_kv, std::int64_t positions) {
-  const std::int64_t wanted = std::max<std::int64_t>(sm_count / (std::int64_t{rows} * h_kv), 1);
+  const std::int64_t wanted = std::max<std::int64_t>(kBlocksOfSm * sm_count / (std::int64_t{rows} * h_kv), 1);
   const std::int64_t useful = std::max<std::int64_t>(positions / kLeastPositions, 1);
   return static_cast<std::int32_t>(std::min({wanted, useful, std::int64_t{kMaxSplits}}));
 }

@@ -81,7 +81,9 @@ __global__ void __launch_bounds__(kAttnWarps * 32)
   __syncthreads();
 
   T* y = static_cast<T*>(task.y) + query;
-  const auto finish = [&](int i, int, float out, float, float sum) { y[i] = rounded<T>(out / sum); };
+  const auto finish = [&](int i, int, float out, float, float sum) {
+    y[i] = rounded<T>(begin < end ? out / sum : 0.0f);  // a sum that is no number must show
+  };
   if (splits == 1) {
     combine_parts(memory, kAttnWarps, heads, d, Policy::kHeads, finish);
     return;

@@ -1,6 +1,7 @@
 // Attention of few queries over the KV cache ("flash decoding"): y = softmax(q . k) v per head, over positions
-// start..position of the query's own sequence. The positions are split between blocks, whose parts are combined in
-// order. Query heads that share a KV head are computed together, so keys and values are read once.
+// start..position of the query's own sequence, and zeros where there are none. The positions are split between blocks,
+// whose parts are combined in order. Query heads that share a KV head are computed together, so keys and values are
+// read once.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -23,6 +24,8 @@ struct AttnDecodeTask {
   std::int64_t capacity = 0;
   std::int32_t splits = 1;  // of the positions
 };
+
+inline constexpr std::int32_t kMaxHeadDim = 256;
 
 // One for a stream; tickets are zero between launches.
 struct AttnWorkspace {

@@ -34,16 +34,19 @@ class TensorAttention {
 
   // Positions first..first+15 of k and v [positions, kDims]; those from `end` on, or before `begin`, do not count.
   __device__ void block(const bf16* k, const bf16* v, int first, int begin, int end) {
+    // Both are on their way before either is needed.
+    uint4 keys[2][kDims / 32], values[kDims / 64][4];
+    load_keys(k, first, end, keys);
+    load_values(v, first, end, values);
     float scores[2][4];
-    const int g = lane_ / 4, t = lane_ % 4;
+    const int t = lane_ % 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int position = first + 8 * half + g;
       float (&s)[4] = scores[half];
       s[0] = s[1] = s[2] = s[3] = 0.0f;
 #pragma unroll
       for (int c = 0; c < kDims / 32; ++c) {
-        const uint4 key = position < end ? load(k + std::int64_t{position} * kDims + 32 * c + 8 * t) : zeros();
+        const uint4& key = keys[half][c];
         multiply(s, q_[c][0].x, q_[c][1].x, q_[c][0].y, q_[c][1].y, key.x, key.y);
         multiply(s, q_[c][0].z, q_[c][1].z, q_[c][0].w, q_[c][1].w, key.z, key.w);
       }
@@ -54,7 +57,7 @@ class TensorAttention {
       }
     }
     soften(scores);
-    add_values(v, first, end, scores);
+    add_values(values, scores);
   }
 
   // max, sum [heads] and out [heads, kDims], unnormalized.
@@ -86,6 +89,29 @@ class TensorAttention {
                                   std::uint32_t b0, std::uint32_t b1) {
     const std::uint32_t a[4] = {a0, a1, a2, a3}, b[2] = {b0, b1};
     ptx::mma_m16n8k16_bf16(d, a, b);
+  }
+
+  __device__ void load_keys(const bf16* k, int first, int end, uint4 (&keys)[2][kDims / 32]) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int position = first + 8 * half + lane_ / 4;
+#pragma unroll
+      for (int c = 0; c < kDims / 32; ++c)
+        keys[half][c] = position < end ? load(k + std::int64_t{position} * kDims + 32 * c + 8 * (lane_ % 4)) : zeros();
+    }
+  }
+
+  // Of positions 2t, 2t + 1, 2t + 8, 2t + 9.
+  __device__ void load_values(const bf16* v, int first, int end, uint4 (&values)[kDims / 64][4]) const {
+#pragma unroll
+    for (int part = 0; part < kDims / 64; ++part) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int position = first + 2 * (lane_ % 4) + i % 2 + i / 2 * 8;
+        values[part][i] =
+            position < end ? load(v + std::int64_t{position} * kDims + 64 * part + 8 * (lane_ / 4)) : zeros();
+      }
+    }
   }
 
   // Scores to weights, relative to the largest so far, which earlier sums are rescaled to.
@@ -122,19 +148,13 @@ class TensorAttention {
     }
   }
 
-  __device__ void add_values(const bf16* v, int first, int end, const float (&weights)[2][4]) {
-    const int g = lane_ / 4, t = lane_ % 4;
+  __device__ void add_values(const uint4 (&values)[kDims / 64][4], const float (&weights)[2][4]) {
     std::uint32_t p[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) p[i] = pack_bf16(weights[i / 2][i % 2 * 2], weights[i / 2][i % 2 * 2 + 1]);
 #pragma unroll
     for (int part = 0; part < kDims / 64; ++part) {
-      uint4 rows[4];  // of positions 2t, 2t + 1, 2t + 8, 2t + 9
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int position = first + 2 * t + i % 2 + i / 2 * 8;
-        rows[i] = position < end ? load(v + std::int64_t{position} * kDims + 64 * part + 8 * g) : zeros();
-      }
+      const uint4(&rows)[4] = values[part];
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         const std::uint32_t select = j % 2 == 0 ? 0x5410 : 0x7632;  // the lower halves of both words, or the upper

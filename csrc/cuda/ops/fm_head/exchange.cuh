@@ -43,6 +43,18 @@ __device__ __forceinline__ float value_of(std::uint32_t payload, int r) {
     return __uint_as_float(payload);
 }
 
+// Row `r` of four payloads, as numbers lie in memory.
+template <class T>
+__device__ __forceinline__ void store_row(T* to, const std::uint32_t (&payload)[4], int r) {
+  if constexpr (sizeof(T) == 2) {
+    const std::uint32_t select = r % 2 == 0 ? 0x5410 : 0x7632;  // the lower halves of both words, or the upper
+    *reinterpret_cast<uint2*>(to) =
+        make_uint2(__byte_perm(payload[0], payload[1], select), __byte_perm(payload[2], payload[3], select));
+  } else {
+    *reinterpret_cast<uint4*>(to) = make_uint4(payload[0], payload[1], payload[2], payload[3]);
+  }
+}
+
 // Waits for kWords consecutive words, an even number, of one exchange.
 template <int kWords>
 __device__ __forceinline__ void receive(const std::uint64_t* words, std::uint32_t tag,

@@ -38,20 +38,26 @@ void check_task(const FmHeadTask& t, const FmLaunch& launch) {
   check<InvalidRequest>(launch.sm_count >= 1, "the FM head needs the device's number of multiprocessors");
 }
 
-// As many matrices in shared memory as the operands leave room for, then as many in L2 as it was given.
+// Shared memory of a block, with so many numbers of weights.
+template <class W, class A>
+std::int64_t shared_bytes(const FmHeadTask& t, std::size_t weights) {
+  Sizer size;
+  FmShared<W, A>::carve(size, t, weights);
+  return static_cast<std::int64_t>(size.bytes());
+}
+
+std::int64_t activation_bytes(const FmHeadTask& t, DType activations) {
+  return activations == DType::kBFloat16 ? shared_bytes<bf16, bf16>(t, 0) : shared_bytes<float, float>(t, 0);
+}
+
+// As many matrices in shared memory as the activations leave room for, then as many in L2 as it was given.
 template <class W, class A>
 FmPlacement place(const FmHeadTask& t, const FmLaunch& launch, int blocks) {
-  const auto bytes = [&](int resident) {
-    Sizer size;
-    FmShared<W, A>::carve(size, t, resident_numbers(t, resident, blocks));
-    return static_cast<std::int64_t>(size.bytes());
+  const auto fits = [&](int resident) {
+    return shared_bytes<W, A>(t, resident_numbers(t, resident, blocks)) <= launch.shared_limit;
   };
-  check<InvalidRequest>(bytes(0) <= launch.shared_limit, "the FM head needs ", bytes(0), " bytes of shared memory for ",
-                        rows_of(t), " rows, and the device has ", launch.shared_limit,
-                        "; ask for fewer images at once");
   FmPlacement placement;
-  while (placement.resident < 2 * t.layers && bytes(placement.resident + 1) <= launch.shared_limit)
-    ++placement.resident;
+  while (placement.resident < 2 * t.layers && fits(placement.resident + 1)) ++placement.resident;
   const std::int64_t matrix = std::int64_t{t.d} * t.d_mlp * static_cast<std::int64_t>(sizeof(W));
   placement.cached =
       static_cast<int>(std::min<std::int64_t>(launch.l2_bytes / matrix, 2 * t.layers - placement.resident));
@@ -62,12 +68,11 @@ template <class W, class A, int kRows>
 void launch_kernel(const FmHeadTask& task, const FmWorkspace& workspace, const FmLaunch& launch) {
   const int blocks = fm_grid(task, launch);
   const FmPlacement placement = place<W, A>(task, launch, blocks);
-  Sizer size;
-  FmShared<W, A>::carve(size, task, resident_numbers(task, placement.resident, blocks));
+  const std::int64_t bytes = shared_bytes<W, A>(task, resident_numbers(task, placement.resident, blocks));
   cuda::launch("fm_head", fm_head_kernel<W, A, kRows>,
                {.grid = dim3(static_cast<unsigned>(blocks)),
                 .block = dim3(kFmThreads),
-                .shared_bytes = size.bytes(),
+                .shared_bytes = static_cast<std::size_t>(bytes),
                 .stream = launch.stream,
                 .cooperative = true},
                task, workspace, placement);
@@ -101,10 +106,26 @@ std::size_t fm_workspace_words(const FmHeadTask& t) {
 
 int fm_grid(const FmHeadTask& t, const FmLaunch& launch) { return std::min({launch.sm_count, t.d, t.d_mlp}); }
 
+int fm_most_rows(const FmHeadTask& task, const FmLaunch& launch) {
+  FmHeadTask t = task;
+  for (t.images = kMaxFmRows / t.branches; t.images > 0; --t.images)
+    if (activation_bytes(t, launch.activations) <= launch.shared_limit) break;
+  return rows_of(t);
+}
+
+void check_fm_rows(const FmHeadTask& task, const FmLaunch& launch) {
+  const int most = fm_most_rows(task, launch);
+  check<InvalidRequest>(rows_of(task) <= most, "the FM head needs ", activation_bytes(task, launch.activations),
+                        " bytes of shared memory for ", rows_of(task), " rows (images times branches), and a block of ",
+                        "this GPU may have ", launch.shared_limit, ", which is enough for ", most,
+                        "; ask for fewer images at once");
+}
+
 void fm_head(const FmHeadTask& given, const FmWorkspace& workspace, const FmLaunch& launch) {
   check_task(given, launch);
   FmHeadTask task = given;
   task.step_end = end_of(given);
+  check_fm_rows(task, launch);
   check<InvalidRequest>(workspace.word_count >= fm_workspace_words(task), "the FM head's workspace has ",
                         workspace.word_count, " words and needs ", fm_workspace_words(task));
   if (launch.activations == DType::kBFloat16 && launch.weights == DType::kBFloat16)

@@ -37,10 +37,12 @@ class FmKernel {
   __device__ void run() {
     load_resident();
     solver_.start();
+    FmStep step = t_.step_begin < t_.step_end ? t_.steps[t_.step_begin] : FmStep{};
     for (int s = t_.step_begin; s < t_.step_end; ++s) {
-      evaluate(t_.steps[s].time);
-      solver_.step(t_.steps[s]);
+      const FmStep next = s + 1 < t_.step_end ? t_.steps[s + 1] : FmStep{};
+      evaluate(step);
       __syncthreads();
+      step = next;
     }
     if (blockIdx.x == 0 && t_.step_begin < t_.step_end) {
       solver_.report_velocity();
@@ -88,26 +90,53 @@ class FmKernel {
 
   // ---- one evaluation of the velocity
 
-  __device__ void evaluate(int time) {
-    const A* modulation = static_cast<const A*>(t_.modulations) + static_cast<std::int64_t>(time) * rows_ * width_;
+  // What a lane that sends a row of the sums adds to it, and multiplies it with.
+  struct Rest {
+    float bias = 0;
+    A gates[kRowsPerWord<A>] = {};
+  };
+
+  // Velocities, and the solver's update with them.
+  __device__ void evaluate(const FmStep& step) {
+    const A* modulation = static_cast<const A*>(t_.modulations) + static_cast<std::int64_t>(step.time) * rows_ * width_;
     send_input();
     for (int l = 0; l < t_.layers; ++l, modulation += 3 * t_.d) {
       const FmBlock& block = t_.blocks[l];
       const WeightRows<W> fc1 = mlp_rows(2 * l), fc2 = mlp_rows(2 * l + 1);
       FirstRow<W> first;
       first.fetch(fc1, warp_index(), lane_index());
-      normalize(l == 0, modulation, block.norm_weight, block.norm_bias);
-      send_inner(fc1, first);
+      Rest rest = first_rest(fc1, nullptr);
+      normalize(l == 0, {modulation, width_, block.norm_weight, block.norm_bias});
+      send_inner(fc1, first, rest);
       first.fetch(fc2, warp_index(), lane_index());
+      rest = first_rest(fc2, modulation + 2 * t_.d);
       receive_inner();
-      send_delta(fc2, first, modulation + 2 * t_.d);
+      send_delta(fc2, first, rest, modulation + 2 * t_.d);
     }
     const WeightRows<W> output = rows_of(t_.output, t_.d_tok, t_.d);
     FirstRow<W> first;
     first.fetch(output, warp_index(), lane_index());
-    normalize(t_.layers == 0, modulation, nullptr, nullptr);
-    send_velocity(output, first);
+    const Rest rest = first_rest(output, nullptr);
+    normalize(t_.layers == 0, {modulation, width_, nullptr, nullptr});
+    send_velocity(output, first, rest);
+    const auto drawn = solver_.draw(step);
     receive_velocity();
+    solver_.step(step, drawn);
+  }
+
+  // Of row n of a product, for the lane that sends plane `lane`; `gates` is row 0's, or null.
+  __device__ Rest rest_of(const WeightRows<W>& rows, const A* gates, int n) const {
+    Rest rest;
+    rest.bias = rows.bias[n];
+#pragma unroll
+    for (int i = 0; i < kRowsPerWord<A>; ++i) {
+      const int r = lane_index() * kRowsPerWord<A> + i;
+      if (gates && r < rows_) rest.gates[i] = gates[static_cast<std::int64_t>(r) * width_ + n];
+    }
+    return rest;
+  }
+  __device__ Rest first_rest(const WeightRows<W>& rows, const A* gates) const {
+    return warp_index() < rows.count ? rest_of(rows, gates, rows.begin + warp_index()) : Rest{};
   }
 
   // The exchanges' buffers. No pointers are kept: an array of them, indexed at run time, would put the whole object
@@ -117,7 +146,7 @@ class FmKernel {
   __device__ std::uint64_t* velocity_words() const { return inner_words() + planes() * t_.d_mlp; }
   __device__ int planes() const { return planes_of<A>(rows_); }
 
-  // A row's number from every lane's copy of the sums: lane p sends plane p.
+  // A row's number from every lane's copy of the sums: lane p sends plane p, whose row i becomes finished(i, value).
   template <class F>
   __device__ void send(std::uint64_t* words, int n, int index, const float (&values)[kRows], F&& finished) const {
 #pragma unroll
@@ -125,8 +154,8 @@ class FmKernel {
       constexpr int kPer = kRowsPerWord<A>;
       if (lane_index() == p && p * kPer < rows_) {
         const int second_row = p * kPer + kPer - 1;
-        const float first = finished(p * kPer, values[p * kPer]);
-        const float second = second_row < rows_ ? finished(second_row, values[min(second_row, kRows - 1)]) : 0.0f;
+        const float first = finished(0, values[p * kPer]);
+        const float second = second_row < rows_ ? finished(kPer - 1, values[min(second_row, kRows - 1)]) : 0.0f;
         ptx::store_relaxed_64(words + p * n + index, tagged(tag_, payload_of<A>(first, second)));
       }
     }
@@ -139,55 +168,47 @@ class FmKernel {
     const WeightRows<W> rows = rows_of(t_.input, t_.d, t_.d_tok);
     FirstRow<W> first;
     first.fetch(rows, warp_index(), lane_index());
+    const Rest rest = first_rest(rows, nullptr);
     __syncthreads();
     std::uint64_t* words = hidden_words();
-    multiply_rows<kRows>(rows, first, shared_.operand, t_.images, warp_index(), lane_index(),
-                         [&](int n, float (&sums)[kRows]) {
-                           const float bias = rows.bias[n];
-                           float spread[kRows];  // row r is of image r % images
+    multiply(rows, first, rest, nullptr, shared_.operand, t_.images, [&](int n, const Rest& r, float (&sums)[kRows]) {
+      float spread[kRows];  // row i is of image i % images
 #pragma unroll
-                           for (int r = 0; r < kRows; ++r) spread[r] = pick(sums, r % t_.images);
-                           send(words, t_.d, n, spread, [&](int, float v) { return v + bias; });
-                         });
+      for (int i = 0; i < kRows; ++i) spread[i] = pick(sums, i % t_.images);
+      send(words, t_.d, n, spread, [&](int, float v) { return v + r.bias; });
+    });
   }
 
-  // values[index], without the local memory that an index known only at run time would put them into.
-  static __device__ float pick(const float (&values)[kRows], int index) {
-    float value = values[0];
-#pragma unroll
-    for (int r = 1; r < kRows; ++r) value = index == r ? values[r] : value;
-    return value;
+  template <class Send>
+  __device__ void multiply(const WeightRows<W>& rows, const FirstRow<W>& first, const Rest& rest, const A* gates,
+                           const A* x, int x_rows, Send&& each) const {
+    multiply_rows<kRows>(
+        rows, first, rest, x, x_rows, warp_index(), lane_index(), [&](int n) { return rest_of(rows, gates, n); }, each);
   }
 
-  __device__ void send_inner(const WeightRows<W>& rows, const FirstRow<W>& first) {
+  __device__ void send_inner(const WeightRows<W>& rows, const FirstRow<W>& first, const Rest& rest) {
     std::uint64_t* words = inner_words();
-    multiply_rows<kRows>(rows, first, shared_.operand, rows_, warp_index(), lane_index(),
-                         [&](int n, float (&sums)[kRows]) {
-                           const float bias = rows.bias[n];
-                           send(words, t_.d_mlp, n, sums, [&](int, float v) { return silu(v + bias); });
-                         });
+    multiply(rows, first, rest, nullptr, shared_.operand, rows_, [&](int n, const Rest& r, float (&sums)[kRows]) {
+      send(words, t_.d_mlp, n, sums, [&](int, float v) { return silu(v + r.bias); });
+    });
   }
 
-  __device__ void send_delta(const WeightRows<W>& rows, const FirstRow<W>& first, const A* gates) {
+  __device__ void send_delta(const WeightRows<W>& rows, const FirstRow<W>& first, const Rest& rest, const A* gates) {
     std::uint64_t* words = hidden_words();
-    multiply_rows<kRows>(
-        rows, first, shared_.inner, rows_, warp_index(), lane_index(), [&](int n, float (&sums)[kRows]) {
-          const float bias = rows.bias[n];
-          send(words, t_.d, n, sums,
-               [&](int r, float v) { return (v + bias) * widened(gates[static_cast<std::int64_t>(r) * width_ + n]); });
-        });
+    multiply(rows, first, rest, gates, shared_.inner, rows_, [&](int n, const Rest& r, float (&sums)[kRows]) {
+      send(words, t_.d, n, sums, [&](int i, float v) { return (v + r.bias) * widened(r.gates[i]); });
+    });
   }
 
-  __device__ void send_velocity(const WeightRows<W>& rows, const FirstRow<W>& first) {
+  __device__ void send_velocity(const WeightRows<W>& rows, const FirstRow<W>& first, const Rest& rest) {
     std::uint64_t* words = velocity_words();
-    multiply_rows<kRows>(
-        rows, first, shared_.operand, rows_, warp_index(), lane_index(), [&](int n, float (&sums)[kRows]) {
+    multiply(rows, first, rest, nullptr, shared_.operand, rows_, [&](int n, const Rest& r, float (&sums)[kRows]) {
 #pragma unroll
-          for (int r = 0; r < kRows; ++r) {
-            if (lane_index() == r && r < rows_)
-              ptx::store_relaxed_64(words + r * t_.d_tok + n, tagged(tag_, __float_as_uint(sums[r] + rows.bias[n])));
-          }
-        });
+      for (int i = 0; i < kRows; ++i) {
+        if (lane_index() == i && i < rows_)
+          ptx::store_relaxed_64(words + i * t_.d_tok + n, tagged(tag_, __float_as_uint(sums[i] + r.bias)));
+      }
+    });
   }
 
   // ---- receiving; each ends with a barrier, after which all threads may read what came
@@ -197,14 +218,12 @@ class FmKernel {
     const Units<A> units(rows_, t_.d_mlp);
     for (int u = thread_index(); u < units.count(); u += kFmThreads) {
       if (!units.real(u)) continue;
-      std::uint32_t payload[8];
+      std::uint32_t payload[kUnitColumns];
       receive(words + units.plane(u) * t_.d_mlp + units.column(u), tag_, payload);
+#pragma unroll
       for (int i = 0; i < kRowsPerWord<A>; ++i) {
         const int r = units.plane(u) * kRowsPerWord<A> + i;
-        if (r >= rows_) break;
-        A* to = shared_.inner + r * t_.d_mlp + units.column(u);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) to[j] = rounded<A>(value_of<A>(payload[j], i));
+        if (r < rows_) store_row(shared_.inner + r * t_.d_mlp + units.column(u), payload, i);
       }
     }
     ++tag_;
@@ -224,12 +243,16 @@ class FmKernel {
   }
 
   // The residual stream grows by what came, or begins with it; normalized and modulated it is the next operand.
-  __device__ void normalize(bool begins, const A* modulation, const float* weight, const float* bias) {
+  __device__ void normalize(bool begins, const FmModulation<A>& modulation) {
+    typename FmResidual<A, kRows>::Held held;
+    residual_.hold(modulation, held);
     residual_.grow(hidden_words(), tag_, begins);
     hidden_parity_ ^= 1;
     ++tag_;
     __syncthreads();
-    residual_.modulate(modulation, width_, weight, bias, shared_.operand);
+    residual_.finish_moments();
+    __syncthreads();
+    residual_.modulate(modulation, held, shared_.operand);
     __syncthreads();
   }
 
@@ -250,7 +273,7 @@ class FmKernel {
   const FmShared<W, A> shared_;
   const FmPlacement placement_;
   const int rows_, width_;
-  FmResidual<A> residual_;
+  FmResidual<A, kRows> residual_;
   FmSolver solver_;
   std::uint32_t tag_;
   std::uint64_t kept_policy_, passing_policy_;

@@ -26,7 +26,7 @@ struct FmProduct {
 };
 
 struct FmBlock {
-  const float* norm_weight = nullptr;
+  const float* norm_weight = nullptr;  // both at multiples of 16 bytes
   const float* norm_bias = nullptr;
   FmProduct fc1, fc2;
 };
@@ -102,6 +102,12 @@ struct FmLaunch {
 
 // Blocks of the launch: its outlet's squares come in as many parts.
 int fm_grid(const FmHeadTask& task, const FmLaunch& launch);
+
+// The most rows, in as many branches as the task has, whose activations fit in the shared memory of a block; it may be
+// 0.
+int fm_most_rows(const FmHeadTask& task, const FmLaunch& launch);
+// Throws InvalidRequest that says how many, where the task has more.
+void check_fm_rows(const FmHeadTask& task, const FmLaunch& launch);
 
 // Throws InvalidRequest for shapes that do not fit, Error where the launch fails.
 void fm_head(const FmHeadTask& task, const FmWorkspace& workspace, const FmLaunch& launch);

@@ -1,6 +1,7 @@
 // What a block of the FM head keeps in shared memory.
 #pragma once
 
+#include "cuda/ops/fm_head/norm.cuh"
 #include "cuda/ops/fm_head/product.cuh"
 
 namespace nsrt::cuda {
@@ -24,7 +25,8 @@ struct FmShared {
     const auto d = static_cast<std::size_t>(t.d), d_tok = static_cast<std::size_t>(t.d_tok);
     FmShared s;
     s.hidden = carver.template take<float>(rows * d);
-    s.partials = carver.template take<float>((rows + 1) * (d / 256 + 2) * 3 + kFmWarps * images);
+    const auto moments = static_cast<std::size_t>(moment_floats(t.branches * t.images, t.d));
+    s.partials = carver.template take<float>(moments + kFmWarps * images);
     s.velocity = carver.template take<float>(rows * d_tok);
     s.x = carver.template take<float>(images * d_tok);
     s.kept_x = carver.template take<float>(images * d_tok);

@@ -1,5 +1,6 @@
-// LayerNorm of rows that every block holds, 8 columns a thread at a time. Units of 8 columns of one plane (the rows
-// that share a word) are padded to whole warps, so that a warp's units belong to the same rows.
+// LayerNorm of rows that every block holds, 4 columns a thread at a time: lanes that are neighbours then ask shared
+// memory for 16 bytes side by side. Units of 4 columns of one plane (the rows that share a word) are padded to whole
+// warps, so that a warp's units belong to the same rows.
 #pragma once
 
 #include "cuda/device/pack.cuh"
@@ -9,44 +10,47 @@
 namespace nsrt::cuda {
 
 inline constexpr float kFmNormEps = 1e-6f;
+inline constexpr int kUnitColumns = 4;
+inline constexpr int kWarpColumns = 32 * kUnitColumns;
 
-// Count, mean and sum of squared differences; merged by Chan's formula, which loses nothing where the mean is large.
+// Parts that the moments of a row of d come in, a warp's each.
+__host__ __device__ constexpr int moment_parts(int d) { return (d + kWarpColumns - 1) / kWarpColumns; }
+// Floats for the moments of all rows: their parts, then what they add up to.
+__host__ __device__ constexpr int moment_floats(int rows, int d) { return rows * (2 * moment_parts(d) + 2); }
+
+// Mean, and sum of squared differences from it. Merged so, nothing is lost where the mean is large.
 struct Moments {
-  float count = 0, mean = 0, squares = 0;
+  float mean = 0, squares = 0;
 
-  __device__ void merge(float other_count, float other_mean, float other_squares) {
-    const float total = count + other_count;
-    if (total == 0.0f) return;
-    const float difference = other_mean - mean, share = other_count / total;
-    mean += difference * share;
-    squares += other_squares + difference * difference * count * share;
-    count = total;
+  // Of the first `count` of a warp's numbers, those of lanes that are `real`; all lanes get them.
+  __device__ static Moments of_warp(const float (&x)[kUnitColumns], bool real, int count) {
+    if (count == kWarpColumns) return of_whole_warp(x);
+    const float centre = warp_sum(real ? x[0] + x[1] + x[2] + x[3] : 0.0f) / static_cast<float>(count);
+    return {centre, warp_sum(real ? squares_around(centre, x) : 0.0f)};
   }
 
-  __device__ static Moments of(const float (&x)[8]) {
-    Moments m{8.0f, 0.0f, 0.0f};
+ private:
+  // Chan's formula for two of the same size, which has no division.
+  __device__ static Moments of_whole_warp(const float (&x)[kUnitColumns]) {
+    Moments m;
+    m.mean = ((x[0] + x[1]) + (x[2] + x[3])) / kUnitColumns;
+    m.squares = squares_around(m.mean, x);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) m.mean += x[i] / 8;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) m.squares += (x[i] - m.mean) * (x[i] - m.mean);
+    for (int step = 1; step < 32; step *= 2) {
+      const Moments other{__shfl_xor_sync(0xffffffffu, m.mean, step), __shfl_xor_sync(0xffffffffu, m.squares, step)};
+      const float difference = other.mean - m.mean;
+      m.mean = (m.mean + other.mean) / 2;
+      m.squares = (m.squares + other.squares) + difference * difference * static_cast<float>(kUnitColumns / 2 * step);
+    }
     return m;
   }
 
-  // Of all lanes, in a fixed order.
-  __device__ void merge_warp() {
+  __device__ static float squares_around(float centre, const float (&x)[kUnitColumns]) {
+    float sum = 0.0f;
 #pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-      const bool lower = (threadIdx.x & static_cast<unsigned>(step)) == 0;
-      const Moments other{__shfl_xor_sync(0xffffffffu, count, step), __shfl_xor_sync(0xffffffffu, mean, step),
-                          __shfl_xor_sync(0xffffffffu, squares, step)};
-      Moments first = lower ? *this : other;
-      const Moments& second = lower ? other : *this;
-      first.merge(second.count, second.mean, second.squares);
-      *this = first;
-    }
+    for (int i = 0; i < kUnitColumns; ++i) sum += (x[i] - centre) * (x[i] - centre);
+    return sum;
   }
-
-  __device__ float scale() const { return rsqrtf(squares / count + kFmNormEps); }
 };
 
 // How the units of a [rows, d] buffer are dealt to threads.
@@ -54,83 +58,146 @@ template <class A>
 struct Units {
   int d, planes, padded;  // padded: units of a plane
 
-  __device__ Units(int rows, int width) : d(width), planes(planes_of<A>(rows)), padded((width / 8 + 31) / 32 * 32) {}
+  __device__ Units(int rows, int width)
+      : d(width), planes(planes_of<A>(rows)), padded((width / kUnitColumns + 31) / 32 * 32) {}
   __device__ int count() const { return planes * padded; }
   __device__ int plane(int unit) const { return unit / padded; }
-  __device__ int column(int unit) const { return unit % padded * 8; }
+  __device__ int column(int unit) const { return unit % padded * kUnitColumns; }
   __device__ bool real(int unit) const { return unit < count() && column(unit) < d; }
-  __device__ int warps() const { return padded / 32; }  // partial sums of a row
+};
+
+// What rows are modulated by: LN(h) (* weight + bias) * (1 + scale) + shift.
+template <class A>
+struct FmModulation {
+  const A* rows = nullptr;        // row 0's shift, then scale
+  int stride = 0;                 // from row to row
+  const float* weight = nullptr;  // or null
+  const float* bias = nullptr;
+};
+
+// A unit's part of it, in registers.
+template <class A>
+struct FmUnitModulation {
+  Raw4<A> shift[kRowsPerWord<A>], scale[kRowsPerWord<A>];
+  Raw4<float> weight, bias;
 };
 
 // The residual stream of all rows, [rows, d] in float32, a copy in every block.
-template <class A>
+template <class A, int kRows>
 class FmResidual {
  public:
-  __device__ FmResidual(float* hidden, float* partials, int rows, int d)
-      : hidden_(hidden), partials_(partials), rows_(rows), units_(rows, d) {}
+  // Units of a thread whose modulations it loads before it waits for the rows: all of them for few rows of d <= 1536.
+  static constexpr int kHeld = planes_of<A>(kRows) < 2 ? 1 : 2;
+  using Held = FmUnitModulation<A>[kHeld];
 
-  // Adds what the exchange brings, or begins with it, and leaves each row's moments in parts.
+  __device__ FmResidual(float* hidden, float* moments, int rows, int d)
+      : hidden_(hidden), moments_(moments), rows_(rows), units_(rows, d) {}
+
+  __device__ void hold(const FmModulation<A>& modulation, Held& held) const {
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) held[i] = load(modulation, thread_index() + i * kFmThreads);
+  }
+
+  // Adds what the exchange brings, or begins with it, and leaves the parts of each row's moments.
   __device__ void grow(const std::uint64_t* words, std::uint32_t tag, bool begins) {
     // Whole warps take every turn: they merge their moments.
     for (int first = 0; first < units_.count(); first += kFmThreads) {
       const int u = first + thread_index(), column = units_.column(u);
       const bool real = units_.real(u);
-      std::uint32_t payload[8] = {};
+      std::uint32_t payload[kUnitColumns] = {};
       if (real) receive(words + units_.plane(u) * units_.d + column, tag, payload);
+#pragma unroll
       for (int i = 0; i < kRowsPerWord<A>; ++i) {
         const int r = units_.plane(u) * kRowsPerWord<A> + i;
-        Moments moments;
-        if (real && r < rows_) {
+        if (r >= rows_) continue;
+        float x[kUnitColumns] = {};
+        if (real) {
           float* h = hidden_ + r * units_.d + column;
-          float values[8];
+          if (!begins) Raw4<float>::at(h).unpack(x);
 #pragma unroll
-          for (int j = 0; j < 8; ++j) h[j] = values[j] = value_of<A>(payload[j], i) + (begins ? 0.0f : h[j]);
-          moments = Moments::of(values);
+          for (int j = 0; j < kUnitColumns; ++j) x[j] += value_of<A>(payload[j], i);
+          store4(h, x);
         }
-        moments.merge_warp();
-        if (threadIdx.x % 32 == 0 && u < units_.count() && r < rows_) store(moments, r, column / 256);
+        const int begin = column - lane_index() * kUnitColumns;
+        const Moments m = Moments::of_warp(x, real, min(units_.d - begin, kWarpColumns));
+        if (lane_index() == 0) store2(part(r, begin / kWarpColumns), m.mean, m.squares);
       }
     }
   }
 
-  // LN(h) (* weight + bias) * (1 + scale) + shift; `modulation` is row 0's shift, then scale; rows are `stride` apart.
-  __device__ void modulate(const A* modulation, int stride, const float* weight, const float* bias, A* to) const {
-    for (int u = thread_index(); u < units_.count(); u += kFmThreads) {
-      for (int i = 0; units_.real(u) && i < kRowsPerWord<A>; ++i) {
-        const int r = units_.plane(u) * kRowsPerWord<A> + i, column = units_.column(u);
-        if (r >= rows_) continue;
-        float shift[8], scale[8];
-        const A* row = modulation + static_cast<std::int64_t>(r) * stride + column;
-        load8(row, shift);
-        load8(row + units_.d, scale);
-        const Moments moments = total(r);
-        const float inverse = moments.scale();
-        const float* h = hidden_ + r * units_.d + column;
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
-          float v = (h[j] - moments.mean) * inverse;
-          if (weight) v = v * weight[column + j] + bias[column + j];
-          to[r * units_.d + column + j] = rounded<A>(v * (1.0f + scale[j]) + shift[j]);
-        }
+  // After a barrier: the mean and 1 / deviation of each row, by a warp.
+  __device__ void finish_moments() {
+    const int parts = moment_parts(units_.d);
+    const auto count = [&](int i) { return static_cast<float>(min(units_.d - i * kWarpColumns, kWarpColumns)); };
+    const float share = 1.0f / static_cast<float>(units_.d);
+    for (int r = warp_index(); r < rows_; r += kFmWarps) {
+      float sum = 0.0f, squares = 0.0f;
+      for (int i = lane_index(); i < parts; i += 32) sum += count(i) * part(r, i)[0];
+      const float mean = warp_sum(sum) * share;
+      for (int i = lane_index(); i < parts; i += 32) {
+        const float difference = part(r, i)[0] - mean;
+        squares += part(r, i)[1] + count(i) * difference * difference;
       }
+      squares = warp_sum(squares);
+      if (lane_index() == 0) store2(total(r), mean, rsqrtf(squares * share + kFmNormEps));
     }
+  }
+
+  // After another: the modulated rows.
+  __device__ void modulate(const FmModulation<A>& modulation, const Held& held, A* to) const {
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) modulate_unit(thread_index() + i * kFmThreads, held[i], to);
+    for (int u = thread_index() + kHeld * kFmThreads; u < units_.count(); u += kFmThreads)
+      modulate_unit(u, load(modulation, u), to);
   }
 
  private:
-  __device__ float* part(int r, int index) const { return partials_ + (r * units_.warps() + index) * 3; }
-
-  __device__ void store(const Moments& m, int r, int index) const {
-    float* to = part(r, index);
-    to[0] = m.count, to[1] = m.mean, to[2] = m.squares;
+  __device__ FmUnitModulation<A> load(const FmModulation<A>& modulation, int unit) const {
+    FmUnitModulation<A> m = {};
+    if (!units_.real(unit)) return m;
+    const int column = units_.column(unit);
+#pragma unroll
+    for (int i = 0; i < kRowsPerWord<A>; ++i) {
+      const int r = units_.plane(unit) * kRowsPerWord<A> + i;
+      if (r >= rows_) continue;
+      const A* row = modulation.rows + static_cast<std::int64_t>(r) * modulation.stride + column;
+      m.shift[i] = Raw4<A>::at(row);
+      m.scale[i] = Raw4<A>::at(row + units_.d);
+    }
+    const std::uint32_t one = __float_as_uint(1.0f);
+    m.weight = modulation.weight ? Raw4<float>::at(modulation.weight + column) : Raw4<float>{{one, one, one, one}};
+    m.bias = modulation.weight ? Raw4<float>::at(modulation.bias + column) : Raw4<float>{};
+    return m;
   }
 
-  __device__ Moments total(int r) const {
-    Moments all;
-    for (int i = 0; i < units_.warps(); ++i) all.merge(part(r, i)[0], part(r, i)[1], part(r, i)[2]);
-    return all;
+  __device__ void modulate_unit(int unit, const FmUnitModulation<A>& m, A* to) const {
+    if (!units_.real(unit)) return;
+    float weight[kUnitColumns], bias[kUnitColumns];
+    m.weight.unpack(weight);
+    m.bias.unpack(bias);
+#pragma unroll
+    for (int i = 0; i < kRowsPerWord<A>; ++i) {
+      const int r = units_.plane(unit) * kRowsPerWord<A> + i, at = r * units_.d + units_.column(unit);
+      if (r >= rows_) continue;
+      float x[kUnitColumns], shift[kUnitColumns], scale[kUnitColumns];
+      Raw4<float>::at(hidden_ + at).unpack(x);
+      m.shift[i].unpack(shift);
+      m.scale[i].unpack(scale);
+      const float mean = total(r)[0], inverse = total(r)[1];
+#pragma unroll
+      for (int j = 0; j < kUnitColumns; ++j) {
+        const float v = (x[j] - mean) * inverse * weight[j] + bias[j];
+        x[j] = v * (1.0f + scale[j]) + shift[j];
+      }
+      store4(to + at, x);
+    }
   }
 
-  float *hidden_, *partials_;
+  __device__ static void store2(float* to, float first, float second) { to[0] = first, to[1] = second; }
+  __device__ float* part(int r, int index) const { return moments_ + 2 * (r * moment_parts(units_.d) + index); }
+  __device__ float* total(int r) const { return part(rows_, 0) + 2 * r; }
+
+  float *hidden_, *moments_;
   const int rows_;
   const Units<A> units_;
 };

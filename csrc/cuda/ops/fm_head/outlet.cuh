@@ -16,23 +16,28 @@ __device__ __forceinline__ void feed_backbone(const FmHeadTask& t, const WeightR
   for (int i = thread_index(); i < t.images * t.d_tok; i += kFmThreads) shared.operand[i] = rounded<A>(shared.x[i]);
   FirstRow<W> first;
   first.fetch(rows, warp, lane);
+  struct Rest {
+    float bias = 0, next = 0;
+  };
+  const auto prepare = [&](int n) { return Rest{rows.bias ? rows.bias[n] : 0.0f, outlet.next_weight[n]}; };
+  const Rest first_rest = warp < rows.count ? prepare(rows.begin + warp) : Rest{};
   __syncthreads();
   float squares[kRows] = {};
-  multiply_rows<kRows>(rows, first, shared.operand, t.images, warp, lane, [&](int n, float (&sums)[kRows]) {
-    const float bias = rows.bias ? rows.bias[n] : 0.0f, next = outlet.next_weight[n];
+  const auto send = [&](int n, const Rest& rest, float (&sums)[kRows]) {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       if (i >= t.images) continue;
-      const float v = sums[i] + bias;
+      const float v = sums[i] + rest.bias;
       squares[i] += v * v;
       // Every branch of the image gets it.
       for (int r = i + lane * t.images; r < all_rows; r += 32 * t.images) {
         const std::int64_t at = static_cast<std::int64_t>(r) * outlet.d_model + n;
         outlet.residual[at] = v;
-        static_cast<A*>(outlet.x)[at] = rounded<A>(v * next);
+        static_cast<A*>(outlet.x)[at] = rounded<A>(v * rest.next);
       }
     }
-  });
+  };
+  multiply_rows<kRows>(rows, first, first_rest, shared.operand, t.images, warp, lane, prepare, send);
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < kRows; ++i)

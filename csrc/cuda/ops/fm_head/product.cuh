@@ -13,6 +13,15 @@ namespace nsrt::cuda {
 inline constexpr int kFmWarps = 12;
 inline constexpr int kFmThreads = kFmWarps * 32;
 
+// values[index], without the local memory that an index known only at run time would put them into.
+template <int kCount>
+__device__ __forceinline__ float pick(const float (&values)[kCount], int index) {
+  float value = values[0];
+#pragma unroll
+  for (int i = 1; i < kCount; ++i) value = index == i ? values[i] : value;
+  return value;
+}
+
 // Eight numbers as they lie in memory.
 template <class T>
 struct Raw8 {
@@ -68,11 +77,15 @@ struct FirstRow {
   }
 };
 
-// send(n, sums) for each of the warp's rows n, with the products with all rows of x [x_rows, k] in every lane.
-template <int kRows, class W, class X, class Send>
-__device__ __forceinline__ void multiply_rows(const WeightRows<W>& rows, const FirstRow<W>& first, const X* x,
-                                              int x_rows, int warp, int lane, Send&& send) {
+// send(n, rest, sums) for each of the warp's rows n, with the products with all rows of x [x_rows, k] in every lane.
+// `rest` is what else the row needs, prepare(n): loaded before it is multiplied, for the warp's first row by the
+// caller.
+template <int kRows, class W, class X, class Rest, class Prepare, class Send>
+__device__ __forceinline__ void multiply_rows(const WeightRows<W>& rows, const FirstRow<W>& first,
+                                              const Rest& first_rest, const X* x, int x_rows, int warp, int lane,
+                                              Prepare&& prepare, Send&& send) {
   for (int row = warp; row < rows.count; row += kFmWarps) {
+    const Rest rest = row == warp ? first_rest : prepare(rows.begin + row);
     float sums[kRows] = {};
     const auto add = [&](const Raw8<W>& raw, int column) {
       float w[8], values[8];
@@ -97,7 +110,7 @@ __device__ __forceinline__ void multiply_rows(const WeightRows<W>& rows, const F
     for (int column = begin; column < rows.k; column += 256) add(rows.load(row, column), column);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) sums[r] = warp_sum(sums[r]);
-    send(rows.begin + row, sums);
+    send(rows.begin + row, rest, sums);
   }
 }
 

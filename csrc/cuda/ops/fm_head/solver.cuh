@@ -7,16 +7,32 @@
 
 namespace nsrt::cuda {
 
+// What a lane adds to the first numbers that it updates, of the warp's first image: loaded before velocities are known.
+struct FmDraw {
+  float first = 0, second = 0;
+};
+
 struct FmSolver {
   const FmHeadTask& t;
   float* velocity;             // [branches * images, d_tok]
   float *x, *kept_x, *kept_v;  // [images, d_tok]
+  float guidance = 1, image_guidance = 1;
 
   __device__ const float* noise(int draw) const {
     return reinterpret_cast<const float*>(t.inputs + 1) + static_cast<std::int64_t>(draw) * t.images * t.d_tok;
   }
 
+  __device__ FmDraw draw(const FmStep& s) const {
+    const auto at = [&](int c) {
+      const bool mine = s.draw >= 0 && warp_index() < t.images && c < t.d_tok;
+      return mine ? noise(s.draw)[warp_index() * t.d_tok + c] : 0.0f;
+    };
+    return {at(lane_index()), at(lane_index() + 32)};
+  }
+
   __device__ void start() {
+    guidance = t.inputs->guidance;
+    image_guidance = t.inputs->image_guidance;
     const int count = t.images * t.d_tok;
     for (int i = thread_index(); i < count; i += kFmThreads) {
       x[i] = t.carry ? t.carry[i] : noise(0)[i];
@@ -45,9 +61,9 @@ struct FmSolver {
     const float condition = branch(0);
     if (t.branches == 1) return condition;
     const float none = branch(t.branches - 1);
-    if (t.branches == 2) return none + t.inputs->guidance * (condition - none);
+    if (t.branches == 2) return none + guidance * (condition - none);
     const float image_only = branch(1);
-    return none + t.inputs->image_guidance * (image_only - none) + t.inputs->guidance * (condition - image_only);
+    return none + image_guidance * (image_only - none) + guidance * (condition - image_only);
   }
 
   // Renorm: never longer than the conditional velocity.
@@ -62,20 +78,22 @@ struct FmSolver {
     return fminf(1.0f, sqrtf(warp_sum(condition)) / (sqrtf(warp_sum(mixed)) + 1e-6f));
   }
 
-  __device__ void step(const FmStep& s) {
+  __device__ void step(const FmStep& s, const FmDraw& drawn) {
     for (int image = warp_index(); image < t.images; image += kFmWarps) {
       const float factor = shrinking(image);
       for (int c = lane_index(); c < t.d_tok; c += 32) {
         const int i = image * t.d_tok + c;
-        update(s, i, guided(image, c) * factor);
+        const bool held = image < kFmWarps && c < 64;
+        const float added = held ? (c < 32 ? drawn.first : drawn.second) : s.draw >= 0 ? noise(s.draw)[i] : 0.0f;
+        update(s, i, guided(image, c) * factor, added);
       }
     }
   }
 
-  __device__ void update(const FmStep& s, int i, float v) {
+  __device__ void update(const FmStep& s, int i, float v, float drawn) {
     switch (static_cast<SolverStep::Kind>(s.kind)) {
       case SolverStep::Kind::kUpdate:
-        x[i] = s.cx * x[i] + s.cv * v + (s.draw >= 0 ? s.ce * noise(s.draw)[i] : 0.0f);
+        x[i] = s.cx * x[i] + s.cv * v + (s.draw >= 0 ? s.ce * drawn : 0.0f);
         break;
       case SolverStep::Kind::kHeunPredict:
         kept_x[i] = x[i];

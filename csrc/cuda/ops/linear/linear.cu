@@ -8,8 +8,11 @@
 namespace nsrt::cuda {
 namespace {
 
-constexpr int kTensorRowsFrom = 1;  // rows from which tensor cores are the faster path
-constexpr int kLargestPairs = 16;   // of any policy, for the workspace
+// Rows from which tensor cores multiply. By reasoning: a step costs them two instructions for up to 8 rows, and the
+// other path 32 a row, which should not pay even for one. `python -m bench gpu` times both (stage linear).
+constexpr int kTensorRowsFrom = 1;
+constexpr int kLargestPairs = 16;                // of any policy, for the workspace
+constexpr std::size_t kLeastShared = 99 * 1024;  // that a block may have, on any GPU from compute capability 8.0 on
 
 int tiles_of(const Segment& s, int d_head) {
   switch (s.kind) {
@@ -30,7 +33,8 @@ void check_task(const LinearTask& task, const LinearLaunch& launch) {
                         " rows, not ", task.rows);
   check<InvalidRequest>(task.k >= 8 && task.k % 8 == 0, "linear needs a width that is a multiple of 8, not ", task.k);
   check<InvalidRequest>(aligned(task.x), "linear needs x at a multiple of 16 bytes");
-  check<InvalidRequest>(launch.sm_count >= 1, "linear needs the device's number of multiprocessors");
+  check<InvalidRequest>(launch.sm_count >= 1 && launch.shared_limit >= 1,
+                        "linear needs the device's number of multiprocessors and its blocks' shared memory");
   for (int i = 0; i < task.segment_count; ++i) {
     const Segment& s = task.segments[i];
     check<InvalidRequest>(s.n >= 1 && s.w != nullptr, "matrix ", i, " of linear is empty");
@@ -53,17 +57,20 @@ void launch_kernel(const LinearTask& task, const LinearWorkspace& workspace, con
   check<InvalidRequest>(workspace.partial_count >= std::size_t{grid} * 2 * Shape::kSlot &&
                             workspace.ticket_count >= static_cast<std::size_t>(tiles),
                         "linear's workspace is too small for ", tiles, " tiles");
-  SharedSize shared;
-  shared.add<typename Multiply::Weight>(Shape::ring_numbers());
-  shared.add<float>(Shape::slot_floats());
-  shared.add<float>(Multiply::kRows);
-  cuda::launch("linear", linear_kernel<Multiply, kKind>,
-               {.grid = dim3(grid),
-                .block = dim3(kLinearWarps * 32),
-                .shared_bytes = shared.bytes(),
-                .stream = launch.stream,
-                .overlaps = launch.overlaps},
-               task, workspace);
+  const auto start = [&]<int kStages>(std::integral_constant<int, kStages>) {
+    cuda::launch("linear", linear_kernel<Multiply, kKind, kStages>,
+                 {.grid = dim3(grid),
+                  .block = dim3(kLinearThreads),
+                  .shared_bytes = Shape::shared_bytes(kStages),
+                  .stream = launch.stream,
+                  .overlaps = launch.overlaps},
+                 task, workspace);
+  };
+  static_assert(Shape::shared_bytes(Multiply::kFewStages) <= kLeastShared);
+  if (Shape::shared_bytes(Multiply::kStages) <= static_cast<std::size_t>(launch.shared_limit))
+    start(std::integral_constant<int, Multiply::kStages>{});
+  else
+    start(std::integral_constant<int, Multiply::kFewStages>{});
 }
 
 // Calls f with the smallest policy that takes the rows.

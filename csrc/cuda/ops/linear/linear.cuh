@@ -14,17 +14,25 @@
 namespace nsrt::cuda {
 
 inline constexpr int kLinearWarps = 8;
+inline constexpr int kLinearThreads = kLinearWarps * 32;
 
 template <class Multiply>
 struct LinearShape {
   using Weight = typename Multiply::Weight;
-  static constexpr int kStages = sizeof(Weight) == 2 && Multiply::kPairs <= 4 ? 12 : 6;
   static constexpr int kSlot = 32 * 2 * Multiply::kPairs;  // floats of a warp's sums of a tile
 
-  static constexpr std::size_t ring_numbers() {
-    return std::size_t{kLinearWarps} * WeightStream<Weight, kStages>::kNumbers;
+  static constexpr std::size_t ring_numbers(int stages) {
+    return std::size_t{kLinearWarps} * static_cast<std::size_t>(stages) * kStepNumbers;
   }
   static constexpr std::size_t slot_floats() { return std::size_t{kLinearWarps} * 2 * kSlot; }
+  // The kernel takes the same arrays in the same order.
+  static constexpr std::size_t shared_bytes(int stages) {
+    SharedSize size;
+    size.add<Weight>(ring_numbers(stages));
+    size.add<float>(slot_floats());
+    size.add<float>(Multiply::kRows);
+    return size.bytes();
+  }
 };
 
 // What a lane holds of a tile: its row pair's products with kPairs rows of x.
@@ -153,63 +161,124 @@ class LinearBlock {
   Range block_, range_;
 };
 
-// 1 / rms of every row, or 1.
-__device__ __forceinline__ void row_scales(const LinearTask& task, float* scales) {
-  const int warp = warp_index(), lane = lane_index();
-  for (int r = warp; r < task.rows; r += kLinearWarps) {
-    float scale = 1.0f;
-    if (task.norm.squares) {
-      float sum = 0.0f;
-      for (int i = lane; i < task.norm.parts; i += 32) sum += task.norm.squares[r * task.norm.parts + i];
-      scale = rsqrtf(warp_sum(sum) / static_cast<float>(task.norm.width) + task.norm.eps);
+// 1 / rms of every row, or 1, in `scales`, to be read after a barrier. All threads add up each row, in an order that
+// does not depend on the number of rows; `parts` has room for a number a warp and row.
+__device__ __forceinline__ void row_scales(const LinearTask& task, float* parts, float* scales) {
+  constexpr int kTogether = 4;  // rows whose squares are on their way at the same time
+  const RmsStatistics& norm = task.norm;
+  for (int first = 0; norm.squares && first < task.rows; first += kTogether) {
+    float sums[kTogether] = {};
+    for (int i = thread_index(); i < norm.parts; i += kLinearThreads) {
+#pragma unroll
+      for (int j = 0; j < kTogether; ++j)
+        if (first + j < task.rows) sums[j] += norm.squares[(first + j) * norm.parts + i];
     }
-    if (lane == 0) scales[r] = scale;
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      const float sum = warp_sum(sums[j]);
+      if (lane_index() == 0 && first + j < task.rows) parts[(first + j) * kLinearWarps + warp_index()] = sum;
+    }
   }
+  if (norm.squares) __syncthreads();
+  const int r = thread_index();
+  if (r >= task.rows) return;
+  float scale = 1.0f;
+  if (norm.squares) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int w = 0; w < kLinearWarps; ++w) sum += parts[r * kLinearWarps + w];
+    scale = rsqrtf(sum / static_cast<float>(norm.width) + norm.eps);
+  }
+  scales[r] = scale;
 }
 
-template <class Multiply, Epilogue kKind>
-__global__ void __launch_bounds__(kLinearWarps * 32)
-    linear_kernel(const __grid_constant__ LinearTask task, const __grid_constant__ LinearWorkspace workspace) {
-  using Weight = typename Multiply::Weight;
-  using Shape = LinearShape<Multiply>;
-  using Stream = WeightStream<Weight, Shape::kStages>;
-  NSRT_DYNAMIC_SHARED(memory);
-  SharedCarver carver(memory);
-  auto* ring = carver.take<Weight>(Shape::ring_numbers());
-  auto* slots = carver.take<float>(Shape::slot_floats());
-  auto* scales = carver.take<float>(Multiply::kRows);
-  const int warp = warp_index(), lane = lane_index();
+// A warp's way through its range: weights from the stream, x from memory, several steps ahead of where it multiplies.
+template <class Multiply, Epilogue kKind, class Stream>
+class LinearWarp {
+ public:
+  using Activation = typename Multiply::Activation;
 
-  LinearBlock<Multiply, kKind> block(task, workspace, scales, slots);
-  const Range range = block.range();
-  Stream stream(task, block.steps_per_tile(), range, lane, ring + warp * Stream::kNumbers);
-  for (int i = 0; i < Shape::kStages; ++i) stream.fetch();
+  __device__ LinearWarp(const LinearTask& task, LinearBlock<Multiply, kKind>& block, Stream& stream)
+      : task_(task), block_(block), stream_(stream), range_(block.range()), steps_(block.steps_per_tile()) {}
 
-  ptx::pdl_wait();
-  ptx::pdl_launch_dependents();
-  row_scales(task, scales);
-  __syncthreads();
+  // x of the first steps; after pdl_wait().
+  __device__ void begin() { load_ahead(range_.begin, range_.begin / steps_ * steps_); }
 
-  const auto* x = static_cast<const typename Multiply::Activation*>(task.x);
-  const auto load = [&](int step) {
-    return Multiply::load(x, task.rows, task.k, step % block.steps_per_tile() * kStepWidth + lane % 4 * 8, lane);
-  };
-  Multiply multiply;
-  multiply.clear();
-  typename Multiply::Operand operand = load(range.begin);
-  for (int step = range.begin; step < range.end; ++step) {
-    const typename Multiply::Operand next = step + 1 < range.end ? load(step + 1) : operand;
-    Stream::wait();
-    multiply.add(stream.low(step), stream.high(step), operand);
-    stream.fetch();
-    operand = next;
-    if ((step + 1) % block.steps_per_tile() == 0 || step + 1 == range.end) {
+  // Every tile of the range, as far as the range goes; sums go to the block.
+  __device__ void run() {
+    Multiply multiply;
+    multiply.clear();
+    for (int step = range_.begin; step < range_.end;) {
+      const int tile = step / steps_, first = tile * steps_, end = min(range_.end, first + steps_);
+      for (; step < end; step += kAhead) add_steps(multiply, step, first, end);
+      step = end;
+      load_ahead(end, end);  // of the next tile, while this one is written
       Sums<Multiply> sums;
-      multiply.finish(sums.low, sums.high, lane);
-      block.leave_tile(step / block.steps_per_tile(), sums);
+      multiply.finish(sums.low, sums.high, lane_index());
+      block_.leave_tile(tile, sums);
       multiply.clear();
     }
   }
+
+ private:
+  static constexpr int kAhead = Multiply::kAhead;
+
+  // `first` is the first step of the tile.
+  __device__ typename Multiply::Operand load(int step, int first) const {
+    const int column = (step - first) * kStepWidth + lane_index() % 4 * 8;
+    return Multiply::load(static_cast<const Activation*>(task_.x), task_.rows, task_.k, column, lane_index());
+  }
+
+  __device__ void load_ahead(int step, int first) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      ahead_[i] = step + i < range_.end ? load(step + i, first) : typename Multiply::Operand{};
+  }
+
+  // Up to kAhead steps: what is in registers has a place that does not depend on the step.
+  __device__ void add_steps(Multiply& multiply, int step, int first, int end) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (step + i >= end) break;
+      Stream::wait();
+      multiply.add(stream_.low(step + i), stream_.high(step + i), ahead_[i]);
+      stream_.fetch();
+      if (step + i + kAhead < end) ahead_[i] = load(step + i + kAhead, first);
+    }
+  }
+
+  const LinearTask& task_;
+  LinearBlock<Multiply, kKind>& block_;
+  Stream& stream_;
+  const Range range_;
+  const int steps_;  // of a tile
+  typename Multiply::Operand ahead_[kAhead];
+};
+
+// Where the policy's registers and the GPU's shared memory allow it, two blocks fit on a multiprocessor: the next
+// launch's, which loads its first weights, beside this one's.
+template <class Multiply, Epilogue kKind, int kStages>
+__global__ void __launch_bounds__(kLinearThreads, Multiply::kBlocksOfSm)
+    linear_kernel(const __grid_constant__ LinearTask task, const __grid_constant__ LinearWorkspace workspace) {
+  using Weight = typename Multiply::Weight;
+  using Shape = LinearShape<Multiply>;
+  using Stream = WeightStream<Weight, kStages>;
+  NSRT_DYNAMIC_SHARED(memory);
+  SharedCarver carver(memory);
+  auto* ring = carver.take<Weight>(Shape::ring_numbers(kStages));
+  auto* slots = carver.take<float>(Shape::slot_floats());
+  auto* scales = carver.take<float>(Multiply::kRows);
+
+  LinearBlock<Multiply, kKind> block(task, workspace, scales, slots);
+  Stream stream(task, block.steps_per_tile(), block.range(), lane_index(), ring + warp_index() * Stream::kNumbers);
+  for (int i = 0; i < kStages; ++i) stream.fetch();
+
+  ptx::pdl_wait();
+  LinearWarp<Multiply, kKind, Stream> warp(task, block, stream);
+  warp.begin();
+  row_scales(task, slots, scales);
+  __syncthreads();
+  warp.run();
   __syncthreads();
   block.combine();
 }

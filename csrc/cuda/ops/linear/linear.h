@@ -105,7 +105,7 @@ struct WorkspaceNeed {
 WorkspaceNeed linear_workspace(int sm_count, std::int64_t tiles);
 
 enum class LinearPath {
-  kAuto,    // the faster one, as measured
+  kAuto,    // tensor cores, where they take the dtypes
   kTensor,  // mma.sync: bf16 weights and activations
   kFma,     // any dtypes
 };
@@ -115,6 +115,7 @@ struct LinearLaunch {
   DType activations = DType::kBFloat16;
   LinearPath path = LinearPath::kAuto;
   int sm_count = 0;
+  int shared_limit = 0;   // bytes a block may have: how far ahead weights are loaded
   bool overlaps = false;  // starts while its predecessor runs; its own successor may, too
   cudaStream_t stream = nullptr;
 };

@@ -1,5 +1,9 @@
 // The arithmetic of one step, 16 weight rows by 32 columns: lane (g, t) = (lane / 4, lane % 4) holds columns 8t..8t+7
 // of rows low g and high g. A policy's lane keeps kPairs sums of row pair g; pair j belongs to row `row(j)` of x.
+//
+// A policy says how many steps' weights are under way. 48 to 96 KB of them keep a multiprocessor's share of the
+// bandwidth busy however late memory answers; kFewStages are for GPUs whose blocks have no room for that (99 KB in all
+// on compute capability 8.6, 8.9 and 12.0), where 16 to 64 KB must do.
 #pragma once
 
 #include "cuda/device/pack.cuh"
@@ -16,6 +20,10 @@ struct TensorMultiply {
   using Activation = bf16;
   static constexpr int kRows = 8 * kBlocks;
   static constexpr int kPairs = 2 * kBlocks;
+  static constexpr int kStages = kBlocks <= 2 ? 12 : 6;
+  static constexpr int kFewStages = kBlocks <= 2 ? 4 : kBlocks <= 4 ? 6 : 2;  // the sums take the rest
+  static constexpr int kBlocksOfSm = kBlocks <= 4 ? 2 : 1;                    // by registers
+  static constexpr int kAhead = kBlocks <= 2 ? 4 : 2;  // steps whose x is on its way: a load takes longer than a step
 
   struct Operand {
     uint4 x[kBlocks];
@@ -71,6 +79,9 @@ struct FmaMultiply {
   using Activation = X;
   static constexpr int kRows = kMaxRows;
   static constexpr int kPairs = (kMaxRows + 3) / 4;
+  static constexpr int kStages = sizeof(W) == 2 ? 8 : 4, kFewStages = kStages;
+  static constexpr int kBlocksOfSm = kMaxRows <= 4 ? 2 : 1;  // by registers
+  static constexpr int kAhead = 1;                           // x is read where it is multiplied
 
   struct Operand {
     const X* x;

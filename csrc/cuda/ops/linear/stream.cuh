@@ -9,17 +9,22 @@
 
 namespace nsrt::cuda {
 
+inline constexpr int kStepNumbers = 2 * 32 * 8;  // of a warp: 8 of a low and of a high row for each lane
+
 template <class Weight, int kStages>
 class WeightStream {
  public:
-  static constexpr int kNumbers = kStages * 2 * 32 * 8;  // of a warp's ring
+  static constexpr int kNumbers = kStages * kStepNumbers;  // of a warp's ring
 
   __device__ WeightStream(const LinearTask& task, int steps_per_tile, Range range, int lane, Weight* ring)
       : task_(task), steps_per_tile_(steps_per_tile), end_(range.end), lane_(lane), ring_(ring), next_(range.begin) {
     if (!range.empty()) seek(range.begin / steps_per_tile_, range.begin % steps_per_tile_);
   }
 
-  // Starts the next step on its way, if there is one; a group of its own either way, so that waiting can count.
+  // Starts the next step on its way, if there is one; a group of its own either way, so that waiting can count. The
+  // first time that there is none, this warp lets the next launch start, which it does once a warp of every block has
+  // come here: from then on this one leaves bandwidth to its weights. To start it at once would only share the
+  // bandwidth, and take it from warps that others wait for.
   __device__ void fetch() {
     if (next_ < end_) {
       const int slot = next_ % kStages, column = step_ * kStepWidth + lane_ % 4 * 8;
@@ -27,6 +32,9 @@ class WeightStream {
       fetch_row(high_, column, place(slot, 1));
       ++next_;
       if (++step_ == steps_per_tile_ && next_ < end_) seek(tile_ + 1, 0);
+    } else if (next_ == end_) {
+      ptx::pdl_launch_dependents();
+      ++next_;  // not again
     }
     ptx::cp_async_commit();
   }

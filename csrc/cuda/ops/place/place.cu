@@ -31,4 +31,9 @@ void place_words(void* to, std::span<const std::uint32_t> words, cudaStream_t st
   }
 }
 
+const void* place_words_code() { return reinterpret_cast<const void*>(place_words_kernel); }
+
+// They come with the launch: writing them is all there is.
+Cost cost(std::span<const std::uint32_t> words) { return {.bytes = static_cast<std::int64_t>(words.size_bytes())}; }
+
 }  // namespace nsrt::cuda

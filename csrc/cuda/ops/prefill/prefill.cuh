@@ -22,10 +22,6 @@ __device__ __forceinline__ void store8(bf16* p, const float (&x)[8]) {
       make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
 }
 
-__device__ __forceinline__ void store4(bf16* p, const float (&x)[4]) {
-  *reinterpret_cast<uint2*>(p) = make_uint2(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]));
-}
-
 inline __global__ void __launch_bounds__(kRowThreads) norm_rows_kernel(const __grid_constant__ NormRowsTask task) {
   NSRT_SHARED(parts, float[kRowWarps]);
   ptx::pdl_wait();

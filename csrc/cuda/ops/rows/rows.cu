@@ -39,4 +39,24 @@ void condition_rows(const ConditionTask& task, const RowsLaunch& launch) {
   launch_rows("condition_rows", half ? condition_rows_kernel<bf16> : condition_rows_kernel<float>, task, launch);
 }
 
+Cost cost(const BeginRowsTask& task, DType activations) {
+  const std::int64_t n = std::int64_t{task.rows} * task.d;
+  const auto width = static_cast<std::int64_t>(item_size(activations));
+  return {.bytes = n * (4 + width) + 4 * std::int64_t{task.d} + 4 * std::int64_t{task.rows}, .flops = 3 * n};
+}
+
+Cost cost(const TakeHiddenTask& task) {
+  const std::int64_t n = std::int64_t{task.rows} * task.d, parts = std::int64_t{task.rows} * task.norm.parts;
+  const bool squared = task.norm.squares != nullptr;  // else the rows are read once more for it, from cache
+  return {.bytes = 8 * n + 4 * std::int64_t{task.d} + (squared ? 4 * parts : 0),
+          .flops = 2 * n + (squared ? parts : 2 * n)};
+}
+
+Cost cost(const ConditionTask& task, DType activations) {
+  const std::int64_t n = std::int64_t{task.rows} * task.d;
+  const auto width = static_cast<std::int64_t>(item_size(activations));
+  const bool moved = task.position != nullptr;
+  return {.bytes = n * (4 + width) + (moved ? 4 * std::int64_t{task.d} : 0), .flops = moved ? n : 0};
+}
+
 }  // namespace nsrt::cuda

@@ -49,4 +49,8 @@ struct ConditionTask {
 };
 void condition_rows(const ConditionTask& task, const RowsLaunch& launch);
 
+Cost cost(const BeginRowsTask& task, DType activations);
+Cost cost(const TakeHiddenTask& task);  // with every row kept
+Cost cost(const ConditionTask& task, DType activations);
+
 }  // namespace nsrt::cuda

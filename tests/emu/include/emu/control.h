@@ -16,6 +16,11 @@ bool race_mode();
 void set_seed(std::uint64_t seed);
 // The device that is reported, and how many blocks are resident at a time.
 void set_sm_count(int count);
+// Bytes of shared memory that a block may have, at most 227 KB; before the first launch of a kernel.
+void set_shared_limit(std::size_t bytes);
+// What kernels were compiled for, as cudaFuncAttributes has it: 90 is compute capability 9.0. Code for older devices
+// has no pdl_wait(). Before the first launch of a kernel.
+void set_code_version(int version);
 void set_memory_limit(std::size_t bytes);
 // A launch fails after that many switches of threads and, in race mode, accesses to memory.
 void set_step_budget(std::uint64_t steps);
@@ -38,6 +43,8 @@ extern "C" {
 int nsrt_emu_race_mode();
 void nsrt_emu_set_seed(std::uint64_t seed);
 void nsrt_emu_set_sm_count(int count);
+void nsrt_emu_set_shared_limit(std::size_t bytes);
+void nsrt_emu_set_code_version(int version);
 void nsrt_emu_set_memory_limit(std::size_t bytes);
 void nsrt_emu_set_step_budget(std::uint64_t steps);
 void nsrt_emu_fail_next(const char* function, int error, int after);

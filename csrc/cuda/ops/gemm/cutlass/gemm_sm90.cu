@@ -3,6 +3,7 @@
 #include <cutlass/cutlass.h>
 #include <cutlass/gemm/device/gemm_universal_adapter.h>
 
+#include <algorithm>
 #include <cutlass/epilogue/collective/collective_builder.hpp>
 #include <cutlass/epilogue/fusion/operations.hpp>
 #include <cutlass/gemm/collective/collective_builder.hpp>
@@ -57,6 +58,21 @@ struct Hopper {
   using Kernel = GemmSm90<Output, Source>;
   using Gemm = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
 
+  // The driver has written all operands' descriptors. Where it does not, CUTLASS prints why and goes on.
+  static bool described(const Gemm& gemm) {
+    const auto& mainloop = gemm.params().mainloop;
+    const auto& epilogue = gemm.params().epilogue;
+    bool all = is_written(mainloop.tma_load_a) && is_written(mainloop.tma_load_b) && is_written(epilogue.tma_store_d);
+    if constexpr (!std::is_void_v<Source>) all = all && is_written(epilogue.tma_load_c);
+    return all;
+  }
+
+  template <class Copy>
+  static bool is_written(const Copy& copy) {
+    const auto* bytes = reinterpret_cast<const unsigned char*>(copy.get_tma_descriptor());
+    return std::any_of(bytes, bytes + sizeof(cute::TmaDescriptor), [](unsigned char byte) { return byte != 0; });
+  }
+
   static void run(const GemmTask& t, Output* out, const GemmLaunch& launch) {
     // Of each operand: a row to the next, a number to the next, and no batch.
     const auto rows_of = [](std::int64_t width) { return cute::make_stride(width, _1{}, std::int64_t{0}); };
@@ -73,7 +89,7 @@ struct Hopper {
     check_cuda(cudaGetDevice(&arguments.hw_info.device_id), "asking for the current GPU");
     arguments.hw_info.sm_count = launch.sm_count;
     Gemm gemm;
-    run_cutlass(gemm, arguments, t, launch);
+    run_cutlass(gemm, arguments, t, launch, described);
   }
 };
 
