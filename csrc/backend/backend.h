@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -35,6 +36,9 @@ struct TokenArgs {
   float guidance = 1, image_guidance = 1;
   const float* noise = nullptr;  // [1 + steps, images, d_tok]
   float* out = nullptr;          // [images, d_tok]
+  // What the calling thread can do while the token is made, called once at most, when `noise` has been read. A backend
+  // that computes with the calling thread has no use for it.
+  std::function<void()> meanwhile = {};
 };
 
 // What stays the same for all tokens of a request.

@@ -202,6 +202,7 @@ void CudaBackend::decode_token(const TokenArgs& args) {
   place_token(args);
   inputs().fm_launches = fm_launches_++;
   (args.token > 0 ? next_token_ : first_token_).launch(stream_);
+  if (args.meanwhile) args.meanwhile();
   stream_.synchronize();
   std::memcpy(args.out, host_tokens_.data(),
               static_cast<std::size_t>(plan_.images * config_.token_dim()) * sizeof(float));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <utility>
 
 #include "core/check.h"
 #include "core/solver.h"
@@ -113,22 +115,25 @@ void Session::plan(const SamplingParams& p) {
                      .images = rows_ / p.branches,
                      .renorm = p.guidance_renorm,
                      .normalize = p.normalize_tokens});
+  drawn_ = -1;
   noise_.assign(static_cast<std::size_t>((1 + p.num_inference_steps) * (rows_ / p.branches) * config().token_dim()), 0);
   next_.resize(lengths_.size());
   params_ = p;
   planned_ = true;
 }
 
-// Only the draws that the solver uses.
-const float* Session::draw_noise(const std::uint64_t* seeds) {
+// Only the draws that the solver uses, unless they are there already.
+void Session::draw_noise(std::int64_t token, const std::uint64_t* seeds) {
   const std::int64_t n = images(), d = config().token_dim();
+  if (drawn_ == token && std::equal(drawn_from_.begin(), drawn_from_.end(), seeds, seeds + n)) return;
   const auto draw = [&](std::int64_t k) {
-    for (std::int64_t i = 0; i < n; ++i) normal_noise(seeds[i], made_, k, d, noise_.data() + (k * n + i) * d);
+    for (std::int64_t i = 0; i < n; ++i) normal_noise(seeds[i], token, k, d, noise_.data() + (k * n + i) * d);
   };
   draw(0);
   for (const SolverStep& step : steps_)
     if (step.draw > 0) draw(step.draw);
-  return noise_.data();
+  drawn_ = token;
+  drawn_from_.assign(seeds, seeds + n);
 }
 
 void Session::check_finite(const float* tokens) {
@@ -147,16 +152,20 @@ void Session::decode_token(const float* noise, const std::uint64_t* seeds, float
   const std::int64_t token = made_;
   for (std::size_t r = 0; r < lengths_.size(); ++r)
     next_[r] = {static_cast<std::int64_t>(r), lengths_[r] + token - 1, true};
+  std::function<void()> meanwhile;
   if (noise == nullptr) {
-    noise = draw_noise(seeds);
+    draw_noise(token, seeds);
+    noise = noise_.data();
     if (clock != nullptr) clock->mark(Stage::kNoise);
+    if (token + 1 < params_.num_tokens) meanwhile = [this, seeds] { draw_noise(made_ + 1, seeds); };
   }
   backend_.decode_token({.token = token,
                          .rows = next_,
                          .guidance = guidance_at(params_, params_.guidance_scale, token),
                          .image_guidance = guidance_at(params_, params_.image_guidance_scale, token),
                          .noise = noise,
-                         .out = out});
+                         .out = out,
+                         .meanwhile = std::move(meanwhile)});
   check_finite(out);
   ++made_;
 }

@@ -39,7 +39,7 @@ class Session {
  private:
   const ModelConfig& config() const { return weights_.config; }
   void require_memory(const StateShape& wanted) const;
-  const float* draw_noise(const std::uint64_t* seeds);
+  void draw_noise(std::int64_t token, const std::uint64_t* seeds);
   void check_finite(const float* tokens);
 
   const ModelWeights& weights_;
@@ -53,6 +53,8 @@ class Session {
   bool planned_ = false;
   std::vector<SolverStep> steps_;
   std::vector<float> noise_;
+  std::int64_t drawn_ = -1;  // the token that noise_ is for, drawn from these seeds
+  std::vector<std::uint64_t> drawn_from_;
   std::vector<RowRef> next_;  // where each row's next token goes
 };
 

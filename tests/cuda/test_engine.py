@@ -126,6 +126,20 @@ def test_engines_of_two_threads_on_one_device() -> None:
                 assert_same_bits(got, want)
 
 
+def test_noise_drawn_ahead_is_the_next_token_s() -> None:
+    """It is drawn while a token is made, from the same seeds; the next call may have others, or noise of its own."""
+    case, engine = load_case("tiny", "guided"), make("tiny", "float32")
+    native = Engine(checkpoint("tiny").config, checkpoint("tiny"), dtype="float32", threads=1)
+    params = SamplingParams(**{**case.sampling(), "solver": "sde"})
+    results = []
+    for each in (engine, native):
+        embeds = case.embeds(each, each.config.image_placeholder_id)
+        each.prefill(embeds, case["attention_mask"].astype(bool), max_new_tokens=4)
+        parts = [each.decode(params, 1, seeds=[seed]) for seed in (3, 3, 4)]
+        results.append(np.concatenate([*parts, each.decode(params, 1, noise=case["noise"][3:4])], axis=1))
+    assert_close(results[0], results[1], 1e-5)
+
+
 def test_settings_may_change_between_tokens() -> None:
     case, engine = load_case("tiny", "guided"), make("tiny", "float32")
     weaker = SamplingParams(**{**case.sampling(), "guidance_scale": 1.5, "num_inference_steps": 2, "solver": "euler"})
