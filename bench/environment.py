@@ -45,7 +45,10 @@ def software() -> dict[str, Any]:
     return {
         "version": build["version"],
         "commit": commit,
-        "dirty": None if commit is None else bool(_git("status", "--porcelain")),
+        # Results that a run before this one wrote change nothing that is measured.
+        "dirty": None
+        if commit is None
+        else bool(_git("status", "--porcelain", "--", ":/", ":(top,exclude)bench/results")),
         "compiler": build["compiler"],
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
