@@ -63,6 +63,7 @@ class Sampler:
         self.begin, self.end = refinement_ids(prompts)
         self._suffix = [*prompts.area_tokens(SIDE, SIDE), prompts.boi]
         self._picture = prompts.image_block(SIDE, SIDE)
+        self._edit_weights = [dict(settings.edit_weights).get(edit.kind, 1.0) for edit in dataset.edits]
 
     def batches(self, step: int) -> list[Batch]:
         """The drawings and, where the settings ask for any, the edits of one step."""
@@ -76,7 +77,7 @@ class Sampler:
         drawings = self._batch(rows, DRAW_COLUMNS, data.scene_tokens[chosen].float(), generator, drowned)
         if s.edit_batch == 0:
             return [drawings]
-        chosen = [rng.randrange(len(data.edits)) for _ in range(s.edit_batch)]
+        chosen = rng.choices(range(len(data.edits)), self._edit_weights, k=s.edit_batch)
         edited = [self.edit_row(rng, index) for index in chosen]
         drowned = torch.tensor([rng.random() < drowned_edits for _ in chosen])
         rows = [row for row, _ in edited]

@@ -50,6 +50,8 @@ class GeneratorTraining:
     steps: int = 5000
     batch: int = 28  # drawings in a step
     edit_batch: int = 20  # 0: drawings only
+    # How often edits of a kind are taken, by kind; the others once.
+    edit_weights: tuple[tuple[str, float], ...] = ()
     # At first so many edits' image tokens are drowned in noise when they are read, ever fewer until `drowned_until` of
     # the steps: given what is drawn so far a token hardly needs its source, and the model would not look there.
     drowned: float = 0.8
@@ -67,8 +69,15 @@ class GeneratorTraining:
     seed: int = 0
 
     def going_on(self) -> GeneratorTraining:
-        """The same for weights that are trained already: a gentler course, drawings drowned as often as edits."""
-        return replace(self, lr=self.lr / 2, drowned=0.4, drowned_drawings=0.4)
+        """The same for weights that are trained already: a gentler course, drawings drowned as often as edits.
+
+        It has more of the edits that a first course leaves worst: where a thing is to go the prompt names what must
+        not be drawn, and the model draws it.
+        """
+        weights = (("remove", 3.0), ("recolour", 2.0))
+        return replace(
+            self, lr=self.lr / 2, drowned=0.4, drowned_drawings=0.4, batch=24, edit_batch=26, edit_weights=weights
+        )
 
     def scaled(self, factor: float) -> GeneratorTraining:
         """The same with `factor` times the steps."""

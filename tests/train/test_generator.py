@@ -260,6 +260,19 @@ def test_instructions_are_padded_to_one_length(layout: SimpleNamespace, dataset:
             assert not ((next_ids != IGNORED) & (ids[1:] == prompts.pad)).any()
 
 
+def test_edits_of_a_kind_are_taken_as_often_as_they_weigh(layout: SimpleNamespace, dataset: Dataset) -> None:
+    def kinds(**weights: float) -> list[str]:
+        settings = replace(SETTINGS, edit_batch=64, edit_weights=tuple(weights.items()))
+        targets = Sampler(settings, dataset, layout.prompts).batches(1)[1].target
+        gaps = (dataset.edit_tokens.float()[None] - targets[:, None, None]).abs().sum(dim=(3, 4)).amin(dim=2)
+        return [dataset.edits[index].kind for index in gaps.argmin(dim=1).tolist()]
+
+    assert set(kinds()) == {edit.kind for edit in dataset.edits}
+    others = {kind: 0.0 for kind in edits.KINDS if kind != "remove"}
+    assert set(kinds(**others)) == {"remove"}
+    assert kinds(remove=50.0).count("remove") > 48 > kinds(move=50.0).count("remove")
+
+
 @pytest.mark.parametrize("drawings_too", [False, True])
 def test_what_is_read_of_the_picture_itself_is_drowned_at_first(
     layout: SimpleNamespace, dataset: Dataset, drawings_too: bool
