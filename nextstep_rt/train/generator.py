@@ -144,8 +144,11 @@ class Generator(nn.Module):
         keep = functional.pad(batch.keep, (0, read), value=True)
         return Columns.of(self.config, keep, keep.shape[1], torch.bfloat16)
 
-    def forward(self, batch: Batch, columns: Columns) -> tuple[Tensor, Tensor]:
-        """(Summed cross entropy of the text, mean squared error of the velocity), of one format's batch."""
+    def forward(self, batch: Batch, columns: Columns | None = None) -> tuple[Tensor, Tensor]:
+        """(Summed cross entropy of the text, mean squared error of the velocity), of one format's batch.
+
+        columns: `self.columns(batch)`, where it is there already.
+        """
         w, c = self.weights, self.config
         prompt = batch.ids.shape[1]
         embeds = functional.embedding(batch.ids, w["embed_tokens.weight"])

@@ -68,7 +68,7 @@ def velocity_losses(model: Path, held_out: HeldOut, settings: GeneratorTraining)
     scenes = held_out.draw()
     tokens = torch.cat([encode(vae, scenes[i : i + BATCH]) for i in range(0, len(scenes), BATCH)]).bfloat16()
     # One scene a batch, for a loss of its own; nothing dropped and nothing perturbed.
-    one = replace(settings, batch=1, edit_batch=0, drop=0.0, input_noise=0.0, seed=held_out.seed)
+    one = replace(settings, batch=1, edit_batch=0, drop=0.0, input_noise=0.0, drowned_drawings=0.0, seed=held_out.seed)
     losses = []
     for i, scene in enumerate(scenes):
         alone = Dataset([scene], tokens[i : i + 1], [], tokens.new_empty(0, 2, *tokens.shape[1:]))
