@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from ..synthetic import config_of
 from .figures import Figures
-from .roofs import best_ms
+from .roofs import best_ms, graph_of
 
 PATHS = ("tensor", "fma")
 ROWS = (1, 2, 3, 4)
@@ -35,17 +35,6 @@ def copies_of(size: int) -> int:
     return max(2, -(-2 * l2 // size))
 
 
-def recorded(works: Sequence[Callable[[], Any]]) -> Callable[[], None]:
-    """Launches all, one after another, without Python between them, which takes longer than a short kernel."""
-    works[0]()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for work in works:
-            work()
-    return graph.replay
-
-
 def product_times(n: int, k: int, seconds_left: Callable[[], float]) -> dict[str, dict[str, float]]:
     """GB/s of weights by path and number of rows."""
     from nextstep_rt.ops import cuda
@@ -64,7 +53,7 @@ def product_times(n: int, k: int, seconds_left: Callable[[], float]) -> dict[str
             if seconds_left() < 5:
                 return found
             works = [partial(multiply, path, x, w, out) for w in weights]
-            found[path][str(rows)] = round(len(works) * size / best_ms(recorded(works)) / 1e6, 1)
+            found[path][str(rows)] = round(len(works) * size / best_ms(graph_of(works).replay) / 1e6, 1)
     return found
 
 
@@ -101,7 +90,7 @@ def attention_times(config: Any, positions: int, seconds_left: Callable[[], floa
         out = torch.empty_like(q)
         places = torch.tensor([[r, positions - 1] for r in range(rows)], dtype=torch.int32, device="cuda")
         works = [partial(ops.attn_decode, q, c[0], c[1], places, out=out) for c in caches]
-        found[str(rows)] = round(len(works) * size / best_ms(recorded(works)) / 1e6, 1)
+        found[str(rows)] = round(len(works) * size / best_ms(graph_of(works).replay) / 1e6, 1)
     return found
 
 

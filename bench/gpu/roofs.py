@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -48,23 +48,22 @@ def bandwidths(figures: Figures, size: int = BYTES) -> None:
         figures.put("read_gbs", max(reads.values()))
 
 
-def graph_of(kernels: int) -> torch.cuda.CUDAGraph:
-    """A graph of so many dependent kernels of one thread's work."""
-    x = torch.zeros(1, device="cuda")
-    x.add_(1)
+def graph_of(works: Sequence[Callable[[], object]]) -> torch.cuda.CUDAGraph:
+    """All works, one after another, without Python between them; the first runs once before."""
+    works[0]()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        for _ in range(kernels):
-            x.add_(1)
+        for work in works:
+            work()
     return graph
 
 
 def launches(figures: Figures, kernels: int = 246) -> None:
     """Microseconds from a graph's launch until the host knows of its end, and of one more kernel in it."""
-    times = {}
+    x, times = torch.zeros(1, device="cuda"), {}
     for n in (1, kernels):
-        graph, seconds = graph_of(n), []
+        graph, seconds = graph_of([lambda: x.add_(1)] * n), []
         for _ in range(200):
             begin = time.perf_counter()
             graph.replay()

@@ -49,6 +49,10 @@ class Batch:
     times: Tensor
     source: Tensor | None = None
 
+    def keep_all(self) -> Tensor:
+        """Which of all columns are real, the prompt's and those of the image tokens given [b, L + 63]."""
+        return functional.pad(self.keep, (0, self.read.shape[1]), value=True)
+
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -63,7 +67,8 @@ class Sampler:
         self.begin, self.end = refinement_ids(prompts)
         self._suffix = [*prompts.area_tokens(SIDE, SIDE), prompts.boi]
         self._picture = prompts.image_block(SIDE, SIDE)
-        self._edit_weights = [dict(settings.edit_weights).get(edit.kind, 1.0) for edit in dataset.edits]
+        weights = dict(settings.edit_weights)
+        self._edit_weights = [weights.get(edit.kind, 1.0) for edit in dataset.edits]
 
     def batches(self, step: int) -> list[Batch]:
         """The drawings and, where the settings ask for any, the edits of one step."""
@@ -118,7 +123,7 @@ class Sampler:
         columns: int,
         target: Tensor,
         generator: torch.Generator,
-        drowned: Tensor | None = None,
+        drowned: Tensor,
     ) -> Batch:
         ids = torch.full((len(rows), columns), self.prompts.pad)
         for line, row in zip(ids, rows, strict=True):
@@ -130,8 +135,7 @@ class Sampler:
         unwritten = (ids[:, 1:] == self.prompts.placeholder) | (ids[:, 1:] == self.prompts.pad)
         next_ids = ids[:, 1:].masked_fill(~keep[:, :-1] | unwritten, IGNORED)
         amplitude = self.settings.input_noise * torch.rand(len(rows), 1, 1, generator=generator)
-        if drowned is not None:
-            amplitude[drowned] = DROWNING
+        amplitude[drowned] = DROWNING
         read = target[:, :-1]
         read = read + amplitude * torch.randn(read.shape, generator=generator)
         read = functional.layer_norm(read, read.shape[-1:], eps=1e-6)

@@ -140,9 +140,8 @@ class Generator(nn.Module):
 
     def columns(self, batch: Batch) -> Columns:
         """Rotations and mask of a batch; not in `forward`, whose compiled loops would make them in every layer."""
-        read = batch.read.shape[1]
-        keep = functional.pad(batch.keep, (0, read), value=True)
-        return Columns.of(self.config, keep, keep.shape[1], torch.bfloat16)
+        dtype = self.weights["embed_tokens.weight"].dtype
+        return Columns.of(self.config, batch.keep_all(), batch.ids.shape[1] + batch.read.shape[1], dtype)
 
     def forward(self, batch: Batch, columns: Columns | None = None) -> tuple[Tensor, Tensor]:
         """(Summed cross entropy of the text, mean squared error of the velocity), of one format's batch.
@@ -158,8 +157,7 @@ class Generator(nn.Module):
             source = linear(w, "image_in_projector", batch.source).to(embeds.dtype)
             embeds = torch.where(is_image[:, :, None], source.gather(1, order), embeds)
         embeds = torch.cat([embeds, linear(w, "image_in_projector", batch.read)], dim=1)
-        keep = functional.pad(batch.keep, (0, batch.read.shape[1]), value=True)
-        hidden, _ = run_backbone(w, c, embeds, Sequences(keep), columns)
+        hidden, _ = run_backbone(w, c, embeds, Sequences(batch.keep_all()), columns)
         logits = lm_logits(w, c, hidden[:, : prompt - 1]).float()
         text = functional.cross_entropy(
             logits.flatten(0, 1), batch.next_ids.flatten(), ignore_index=-100, reduction="sum"

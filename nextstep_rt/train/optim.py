@@ -41,12 +41,12 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]  # no closure
         """Updates every weight that has a gradient; those of one shape at once, since each by itself is small."""
         for group in self.param_groups:
-            alike: dict[tuple[int, int], list[Tensor]] = {}
+            alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
             for weight in group["params"]:
                 if weight.grad is not None:
-                    alike.setdefault((weight.shape[0], weight[0].numel()), []).append(weight)
-            for shape, weights in alike.items():
-                gradients = [weight.grad for weight in weights if weight.grad is not None]
+                    alike.setdefault((weight.shape[0], weight[0].numel()), []).append((weight, weight.grad))
+            for shape, pairs in alike.items():
+                weights, gradients = [weight for weight, _ in pairs], [gradient for _, gradient in pairs]
                 averages = [self.state[w].setdefault("average", torch.zeros_like(w)) for w in weights]
                 torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
                 looked_ahead = torch._foreach_lerp(gradients, averages, group["momentum"])

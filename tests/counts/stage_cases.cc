@@ -13,25 +13,14 @@ constexpr std::int64_t kRows = 2, kImages = 1, kSteps = 4, kPrompt = 40, kTokens
 constexpr std::int64_t kToken = 1;  // the first that has a backbone step
 
 ModelConfig config() {
-  ModelConfig c;
+  ModelConfig c = test::small_config();  // but of widths that fill vectors, as a real model's do
   c.hidden_size = 256;
   c.intermediate_size = 704;
-  c.num_hidden_layers = 2;
   c.num_attention_heads = 4;
-  c.num_key_value_heads = 2;
   c.head_dim = 64;
-  c.vocab_size = 16;
-  c.max_position_embeddings = 256;
-  c.attention_bias = true;
-  c.latent_size = 8;
-  c.latent_patch_size = 2;
   c.latent_channels = 16;
-  c.boi = 1;
-  c.eoi = 2;
-  c.image_placeholder_id = 3;
-  c.pad_token_id = 0;
   c.fm_head_dim = 192;
-  c.fm_head_layers = 2;
+  c.fm_head_mlp_ratio = 1.0;
   return c;
 }
 
