@@ -69,14 +69,21 @@ class GeneratorTraining:
     seed: int = 0
 
     def going_on(self) -> GeneratorTraining:
-        """The same for weights that are trained already: a gentler course, drawings drowned as often as edits.
+        """The same for weights that are trained already: a gentler course, more of it edits, drawings drowned as edits.
 
-        It has more of the edits that a first course leaves worst: where a thing is to go the prompt names what must
-        not be drawn, and the model draws it.
+        It has more of the edits that a first course leaves worst: a thing has to be found by its name in the picture,
+        and where it is to go the prompt names what must not be drawn.
         """
-        weights = (("remove", 3.0), ("recolour", 2.0))
+        weights = (("remove", 4.0), ("recolour", 3.0), ("background", 1.5))
         return replace(
-            self, lr=self.lr / 2, drowned=0.4, drowned_drawings=0.4, batch=24, edit_batch=26, edit_weights=weights
+            self,
+            lr=self.lr / 2,
+            drowned=0.5,
+            drowned_drawings=0.4,
+            drowned_until=0.8,
+            batch=18,
+            edit_batch=30,
+            edit_weights=weights,
         )
 
     def scaled(self, factor: float) -> GeneratorTraining:

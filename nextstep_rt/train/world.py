@@ -47,7 +47,14 @@ BACKGROUNDS: dict[str, Rgb] = {
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "heart", "diamond")
 SIZES = ("small", "medium", "large")
 INVERSE = {"left": "right", "right": "left", "above": "below", "below": "above", "inside": "around", "around": "inside"}
-CONTAINERS = ("circle", "square", "ring", "diamond", "heart")  # the shapes with room for another inside
+# The shapes with room for another inside: their radius then, and the other's.
+CONTAINERS = {
+    "circle": (48.0, 22.0),
+    "square": (48.0, 22.0),
+    "ring": (52.0, 17.0),
+    "diamond": (52.0, 19.0),
+    "heart": (52.0, 17.0),
+}
 PLACES = {
     f"{row} {column}".strip(): (x, y)
     for row, y in (("top", 30.0), ("", 64.0), ("bottom", 98.0))
@@ -212,8 +219,9 @@ def pair(rng: random.Random, background: str, relation: str, first: Kind, second
         first, second, relation = second, first, INVERSE[relation]
     (shape_a, colour_a, size_a), (shape_b, colour_b, size_b) = first, second
     if relation == "inside":
-        a = Thing(shape_a, colour_a, 64, 64, 12.5 if shape_b == "ring" else 14.5, "inside")
-        b = _jitter(rng, Thing(shape_b, colour_b, 64, 64, 48.0 if shape_b in ("circle", "square") else 52.0, "around"))
+        reach, room = CONTAINERS[shape_b]
+        a = Thing(shape_a, colour_a, 64, 64, room, "inside")
+        b = _jitter(rng, Thing(shape_b, colour_b, 64, 64, reach, "around"))
         return Scene("inside", background, (b, _jitter(rng, replace(a, x=b.x, y=b.y), by=1.0)))
     near, far = (64.0, 32.0), (64.0, 96.0)
     if relation == "left":
