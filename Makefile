@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# CUDA kernels take minutes to compile: not where no GPU could run them. What the environment says goes before.
+GPU := $(wildcard /dev/nvidiactl /dev/dxg)
+export SKBUILD_CMAKE_DEFINE ?= NSRT_PYTHON=ON;NSRT_CUDA=$(if $(GPU),AUTO,OFF)
 # The stamp changes when what is installed must change.
 SOURCES := $(shell find csrc nextstep_rt bench -type f -not -path "bench/results/*" -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml constraints.txt
 
