@@ -1,7 +1,8 @@
 // The product on AMX tiles: y[r, n] = sum_k x[r, k] * w[n, k], w and x bf16, float32 accumulation.
 // A tile of weights is 16 rows x 32 k as the checkpoint stores them, row-major; x is packed so that a tile of it is 16
 // pairs of k x up to 16 rows. One instruction multiplies the two whatever the number of rows, so 16 rows of x cost what
-// one does and the product stays bound by reading w.
+// one does and the product stays bound by reading w. The weights go tile by tile: with two of them at once, 32 rows are
+// read in as many streams, and reading is slower by a twentieth (rows of x up to 16) to a quarter (more, from L2).
 // Every sum is one chain over k, in the same order for any number of rows, columns and threads. Like the dot product of
 // AVX-512-BF16 it takes denormal numbers as zero.
 // Included only inside namespace nsrt::cpu::NSRT_ISA.
@@ -21,7 +22,7 @@ constexpr int64_t kAhead = 128;  // numbers of a row that are prefetched before 
 // GCC's tile intrinsics do not say which memory they read: what was written for them must be written by then.
 inline void tiles_read_memory() { asm volatile("" ::: "memory"); }
 
-// Tiles 0 to 3 hold sums [n, width], 4 and 5 weights [n, 32], 6 and 7 packed rows of x [16, 2 * width].
+// Tiles 0 to 3 hold sums [n, width], 4 weights [n, 32], 6 and 7 packed rows of x [16, 2 * width].
 inline void configure_tiles(int n, int width) {
   struct alignas(64) {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -29,8 +30,8 @@ inline void configure_tiles(int n, int width) {
     uint8_t rows[16] = {};
   } config;
   for (int t = 0; t < 8; ++t) {
-    config.rows[t] = static_cast<uint8_t>(t < 6 ? n : kTile);
-    config.row_bytes[t] = static_cast<uint16_t>(t == 4 || t == 5 ? kTileBytes : 4 * width);
+    config.rows[t] = static_cast<uint8_t>(t < 5 ? n : kTile);
+    config.row_bytes[t] = static_cast<uint16_t>(t == 4 ? kTileBytes : 4 * width);
   }
   tiles_read_memory();
   _tile_loadconfig(&config);
@@ -90,19 +91,16 @@ inline void pack_group(const uint16_t* x, int64_t stride, int rows, int64_t cols
   }
 }
 
-// Adds 32 k of NB tiles of weights times RB tiles of x. stride, x_stride: bytes between rows.
-template <int NB, int RB>
+// Adds 32 k of a tile of weights times RB tiles of x. stride, x_stride: bytes between rows.
+template <int RB>
 [[gnu::always_inline]] inline void multiply_tiles(const uint16_t* w, int64_t stride, const uint32_t* x0,
                                                   const uint32_t* x1, int64_t x_stride) {
-  _tile_loadd(6, x0, x_stride);
-  if constexpr (RB == 2) _tile_loadd(7, x1, x_stride);
   _tile_loadd(4, w, stride);
+  _tile_loadd(6, x0, x_stride);
   _tile_dpbf16ps(0, 4, 6);
-  if constexpr (RB == 2) _tile_dpbf16ps(2, 4, 7);
-  if constexpr (NB == 2) {
-    _tile_loadd(5, w + kTile * stride / 2, stride);
-    _tile_dpbf16ps(1, 5, 6);
-    if constexpr (RB == 2) _tile_dpbf16ps(3, 5, 7);
+  if constexpr (RB == 2) {
+    _tile_loadd(7, x1, x_stride);
+    _tile_dpbf16ps(1, 4, 7);
   }
 }
 
@@ -125,66 +123,55 @@ struct TileProduct {
     }
   }
 
-  // n columns (all of NB tiles, or fewer of one) from column `at`, for RB groups of rows from `group`.
-  template <int NB, int RB, bool Prefetch>
+  // n columns, at most a tile of them, from column `at`, for RB groups of rows from `group`.
+  template <int RB, bool Prefetch>
   void block(int n, int64_t at, int64_t group) const {
     const auto* w = static_cast<const uint16_t*>(a.w) + at * a.cols;
     const uint32_t* x0 = packed + group * group_pairs;
-    const uint32_t* x1 = RB == 2 ? x0 + group_pairs : x0;
+    const uint32_t* x1 = x0 + (RB - 1) * group_pairs;
     const int64_t stride = 2 * a.cols, x_stride = 4 * width, x_step = kTile * width;
     _tile_zero(0);
     _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
     int64_t k = 0;
     for (; k + kTileDepth <= a.cols; k += kTileDepth, x0 += x_step, x1 += x_step) {
       if constexpr (Prefetch) {
         // A row ends where the row that follows it begins: past the end go on in the rows of the next block.
-        const uint16_t* p = w + k + kAhead + (k + kAhead < a.cols ? 0 : (NB * kTile - 1) * a.cols);
-        for (int i = 0; i < NB * kTile; ++i) prefetch(p + i * a.cols);
+        const uint16_t* p = w + k + kAhead + (k + kAhead < a.cols ? 0 : (kTile - 1) * a.cols);
+        for (int i = 0; i < kTile; ++i) prefetch(p + i * a.cols);
       }
-      multiply_tiles<NB, RB>(w + k, stride, x0, x1, x_stride);
+      multiply_tiles<RB>(w + k, stride, x0, x1, x_stride);
     }
     if (k < a.cols) {  // through a copy, since a tile reads whole rows
-      alignas(64) uint16_t rest[NB * kTile * kTileDepth];
+      alignas(64) uint16_t rest[kTile * kTileDepth];
       const __mmask32 some = (1u << (a.cols - k)) - 1u;
-      for (int i = 0; i < (NB == 1 ? n : NB * kTile); ++i)
+      for (int i = 0; i < n; ++i)
         _mm512_store_si512(rest + i * kTileDepth, _mm512_maskz_loadu_epi16(some, w + i * a.cols + k));
       tiles_read_memory();
-      multiply_tiles<NB, RB>(rest, kTileBytes, x0, x1, x_stride);
+      multiply_tiles<RB>(rest, kTileBytes, x0, x1, x_stride);
     }
     alignas(64) float sums[kTile * kTile];
     _tile_stored(0, sums, x_stride);
-    store(sums, n < kTile ? n : kTile, at, group);
-    if constexpr (NB == 2) {
-      _tile_stored(1, sums, x_stride);
-      store(sums, kTile, at + kTile, group);
-    }
+    store(sums, n, at, group);
     if constexpr (RB == 2) {
-      _tile_stored(2, sums, x_stride);
-      store(sums, n < kTile ? n : kTile, at, group + 1);
-    }
-    if constexpr (NB == 2 && RB == 2) {
-      _tile_stored(3, sums, x_stride);
-      store(sums, kTile, at + kTile, group + 1);
+      _tile_stored(1, sums, x_stride);
+      store(sums, n, at, group + 1);
     }
   }
 
   // n columns for all rows; only the first groups meet cold weights.
-  template <int NB>
   void columns(int n, int64_t at, int64_t groups) const {
-    if (groups == 1) return block<NB, 1, true>(n, at, 0);
-    block<NB, 2, true>(n, at, 0);
+    if (groups == 1) return block<1, true>(n, at, 0);
+    block<2, true>(n, at, 0);
     int64_t group = 2;
-    for (; group + 2 <= groups; group += 2) block<NB, 2, false>(n, at, group);
-    if (group < groups) block<NB, 1, false>(n, at, group);
+    for (; group + 2 <= groups; group += 2) block<2, false>(n, at, group);
+    if (group < groups) block<1, false>(n, at, group);
   }
 };
 
 // a.packed holds packed_size(a.rows, a.cols) numbers.
 inline void matmul_tiles(const MatmulArgs& a) {
-  const auto groups = (a.rows + kTile - 1) / kTile;
-  const auto width = static_cast<int>((a.rows + groups - 1) / groups);
+  const int64_t groups = (a.rows + kTile - 1) / kTile;
+  const int width = groups == 1 ? static_cast<int>(a.rows) : kTile;
   const int64_t group_pairs = (a.cols + kTileDepth - 1) / kTileDepth * kTile * width;
   auto* packed = static_cast<uint32_t*>(a.packed);
   for (int64_t g = 0; g < groups; ++g) {
@@ -195,12 +182,11 @@ inline void matmul_tiles(const MatmulArgs& a) {
   const TileProduct product{a, width, group_pairs, packed};
   int64_t n = a.n0;
   configure_tiles(kTile, width);
-  for (; n + 2 * kTile <= a.n1; n += 2 * kTile) product.columns<2>(2 * kTile, n, groups);
-  for (; n + kTile <= a.n1; n += kTile) product.columns<1>(kTile, n, groups);
+  for (; n + kTile <= a.n1; n += kTile) product.columns(kTile, n, groups);
   if (n < a.n1) {
     const auto rest = static_cast<int>(a.n1 - n);
     configure_tiles(rest, width);
-    product.columns<1>(rest, n, groups);
+    product.columns(rest, n, groups);
   }
   _tile_release();
 }

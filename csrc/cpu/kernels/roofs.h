@@ -70,12 +70,18 @@ inline float multiply_pairs(int64_t rounds, float a, float b) {
     store(y + i, set1(b));
   }
   configure_tiles(kTile, kTile);
+  _tile_loadd(4, x, kTileBytes);
+  _tile_loadd(6, y, kTileBytes);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  const auto* right = reinterpret_cast<const uint32_t*>(y);
-  for (int64_t i = 0; i < rounds; ++i) multiply_tiles<2, 2>(x, 0, right, right, kTileBytes);
+  for (int64_t i = 0; i < rounds; ++i) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_dpbf16ps(2, 4, 6);
+    _tile_dpbf16ps(3, 4, 6);
+  }
   alignas(64) float sums[4][kTile * kTile];
   _tile_stored(0, sums[0], kTileBytes);
   _tile_stored(1, sums[1], kTileBytes);
