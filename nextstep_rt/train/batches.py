@@ -67,15 +67,16 @@ class Sampler:
         self.begin, self.end = refinement_ids(prompts)
         self._suffix = [*prompts.area_tokens(SIDE, SIDE), prompts.boi]
         self._picture = prompts.image_block(SIDE, SIDE)
-        weights = dict(settings.edit_weights)
-        self._edit_weights = [weights.get(edit.kind, 1.0) for edit in dataset.edits]
+        by_layout, by_kind = dict(settings.scene_weights), dict(settings.edit_weights)
+        self._scene_weights = [by_layout.get(scene.layout, 1.0) for scene in dataset.scenes]
+        self._edit_weights = [by_kind.get(edit.kind, 1.0) for edit in dataset.edits]
 
     def batches(self, step: int) -> list[Batch]:
         """The drawings and, where the settings ask for any, the edits of one step."""
         s, data = self.settings, self.dataset
         rng = random.Random(f"generator {s.seed} {step}")
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
-        chosen = [rng.randrange(len(data.scenes)) for _ in range(s.batch)]
+        chosen = rng.choices(range(len(data.scenes)), self._scene_weights, k=s.batch)
         rows = [self.drawing_row(rng, index) for index in chosen]
         drowned_drawings, drowned_edits = s.drowned_at(step)
         drowned = torch.tensor([rng.random() < drowned_drawings for _ in chosen])

@@ -149,23 +149,25 @@ def undone(rng: random.Random, edit: Edit) -> Edit | None:
 _LONE = {"left": "at left", "right": "at right", "above": "at top", "below": "at bottom"}
 
 
-def _looks_like(thing: Thing, background: str) -> str:
-    """The role of a thing that stands alone, told from the picture only."""
-    if thing.role in ("inside", "around"):
-        return f"alone {'small' if thing.role == 'inside' else 'large'} on {background}"
+def _looks_like(thing: Thing, background: str) -> list[str]:
+    """The roles that a thing left alone may be taken for, told from the picture only."""
+    if thing.role == "inside":  # its radius lies between those of a small and a medium thing
+        return [f"alone {size} on {background}" for size in ("small", "medium")]
+    if thing.role == "around":
+        return [f"alone large on {background}"]
     if thing.role.startswith("among"):
-        return "at " + min(PLACES, key=lambda place: math.dist(PLACES[place], (thing.x, thing.y)))
-    return _LONE.get(thing.role, thing.role)
+        return ["at " + min(PLACES, key=lambda place: math.dist(PLACES[place], (thing.x, thing.y)))]
+    return [_LONE.get(thing.role, thing.role)]
 
 
 def _seen_in_training(scene: Scene) -> bool:
-    """Whether training may show the scene: no triple is held out, also not the one that a lone thing looks like."""
+    """Whether training may show the scene: no triple is held out, also none that a lone thing looks like."""
     if scene.held_out:
         return False
     if len(scene.things) > 1:
         return True
     (thing,) = scene.things
-    return not is_held_out(thing.colour, thing.shape, _looks_like(thing, scene.background))
+    return not any(is_held_out(thing.colour, thing.shape, role) for role in _looks_like(thing, scene.background))
 
 
 def sample_edit(rng: random.Random, *, held_out: bool, kind: str | None = None) -> Edit:

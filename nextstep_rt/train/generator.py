@@ -50,7 +50,8 @@ class GeneratorTraining:
     steps: int = 5000
     batch: int = 28  # drawings in a step
     edit_batch: int = 20  # 0: drawings only
-    # How often edits of a kind are taken, by kind; the others once.
+    # How often scenes of a layout and edits of a kind are taken; the others once.
+    scene_weights: tuple[tuple[str, float], ...] = ()
     edit_weights: tuple[tuple[str, float], ...] = ()
     # At first so many edits' image tokens are drowned in noise when they are read, ever fewer until `drowned_until` of
     # the steps: given what is drawn so far a token hardly needs its source, and the model would not look there.
@@ -69,12 +70,11 @@ class GeneratorTraining:
     seed: int = 0
 
     def going_on(self) -> GeneratorTraining:
-        """The same for weights that are trained already: a gentler course, more of it edits, drawings drowned as edits.
+        """The same for weights that are trained already: a gentler course, with more of what a first one leaves worst.
 
-        It has more of the edits that a first course leaves worst: a thing has to be found by its name in the picture,
-        and where it is to go the prompt names what must not be drawn.
+        Those are things inside others and edits: a thing has to be found in the picture by its name, and where it is to
+        go the prompt names what must not be drawn. Drawings are drowned as well.
         """
-        weights = (("remove", 4.0), ("recolour", 3.0), ("background", 1.5))
         return replace(
             self,
             lr=self.lr / 2,
@@ -83,7 +83,8 @@ class GeneratorTraining:
             drowned_until=0.8,
             batch=18,
             edit_batch=30,
-            edit_weights=weights,
+            scene_weights=(("inside", 2.0),),
+            edit_weights=(("remove", 4.0), ("recolour", 3.0), ("background", 1.5)),
         )
 
     def scaled(self, factor: float) -> GeneratorTraining:

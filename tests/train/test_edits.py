@@ -214,7 +214,9 @@ def test_the_same_change_in_other_words() -> None:
 
 
 def test_what_is_left_of_a_pair_or_a_group_is_not_held_out_by_its_looks() -> None:
-    """A container left alone looks like a large thing, one of four like a thing in a corner."""
+    """A container left alone looks like a large thing, what was in it like a small or a medium one, one of four like a
+    thing in a corner.
+    """
     rng = random.Random(3)
     roles: set[str] = set()
     for _ in range(4000):
@@ -225,6 +227,9 @@ def test_what_is_left_of_a_pair_or_a_group_is_not_held_out_by_its_looks() -> Non
                 roles.add(thing.role.split()[0])
                 if thing.role == "around":
                     assert not world.is_held_out(thing.colour, thing.shape, f"alone large on {scene.background}")
+                if thing.role == "inside":
+                    for size in ("small", "medium"):
+                        assert not world.is_held_out(thing.colour, thing.shape, f"alone {size} on {scene.background}")
                 if thing.role.startswith("among 4") and thing.x < 64 and thing.y < 64:
                     assert not world.is_held_out(thing.colour, thing.shape, "at top left")
     assert {"around", "inside", "among", "left", "at", "alone"} <= roles

@@ -211,7 +211,7 @@ def test_a_training_goes_on_from_what_was_shipped(
     ((settings, _, _, out, start), again) = calls
     assert again[-1] == start == shipped
     assert settings == GeneratorTraining().going_on()
-    assert settings.drowned == settings.drowned_drawings == 0.4
+    assert (settings.drowned, settings.drowned_drawings) == (0.5, 0.4)
     assert (out / "vae" / "model.safetensors").read_bytes() == b"vae/model.safetensors"
     assert "--from" in fails("--folder", str(folder), app=command.app)
     for name in card.FILES:
