@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from .files import save_weights, sha256
 from .latents import load_dataset
 from .optim import learning_rate, make_optimizers
 from .run import Metrics, can_compile, compiled, pick_device, scaled, train
+from .tokenizer import FILES as TOKENIZER_FILES
 from .tokenizer import MAX_LENGTH, write_tokenizer
 from .world import CANVAS
 
@@ -228,15 +230,16 @@ class GeneratorTask:
 def train_generator(settings: GeneratorTraining, run: Path, cache: Path, out: Path, start: Path | None = None) -> None:
     """Trains in folder `run` on the VAE at `out`/vae, then writes the model in the released layout to `out`.
 
-    start: a model of the same shape and words whose weights are the first. Raises InvalidRequest where it is another.
+    start: a model of the same shape whose weights are the first and whose tokenizer is kept. Raises InvalidRequest
+    where it has another shape.
     """
-    config, prompts = write_layout(settings, out)
+    config, prompts = write_layout(settings, out, start)
     dataset = load_dataset(out / "vae", cache, scene_count=settings.scenes, edit_count=settings.edits)
     sampler = Sampler(settings, dataset, prompts)
     task = GeneratorTask(settings, sampler, config, pick_device())
     stated: dict[str, object] = asdict(settings)
     if start is not None:
-        stated["start"] = load_generator(task.model, start, out)
+        stated["start"] = load_generator(task.model, start)
     average = train(
         task,
         run,
@@ -249,27 +252,34 @@ def train_generator(settings: GeneratorTraining, run: Path, cache: Path, out: Pa
     save_generator(average.weights, out)
 
 
-def load_generator(model: Generator, start: Path, out: Path) -> str:
+def load_generator(model: Generator, start: Path) -> str:
     """Copies the weights of the model in `start`; returns their file's hash.
 
-    Raises InvalidRequest where shapes differ, or its tokenizer from that in `out`: the words would mean others.
+    Raises InvalidRequest where shapes differ.
     """
     path = start / "model.safetensors"
     found = load_file(path)
     wanted = {name: weight.shape for name, weight in model.weights.items()}
     if {name: tensor.shape for name, tensor in found.items()} != wanted:
         raise InvalidRequest(f"{path} has other weights than these settings: go on with the settings that made it")
-    if sha256(start / "tokenizer.json") != sha256(out / "tokenizer.json"):
-        raise InvalidRequest(f"{start / 'tokenizer.json'} is not what this version writes: train from nothing")
     with torch.no_grad():
         for name, weight in model.weights.items():
             weight.copy_(found[name])
     return sha256(path)
 
 
-def write_layout(settings: GeneratorTraining, out: Path) -> tuple[ModelConfig, PromptTokenizer]:
-    """Writes the tokenizer's files and config.json; returns them as the runtime reads them."""
-    write_tokenizer(out, vocab_size=settings.vocab_size)
+def write_layout(
+    settings: GeneratorTraining, out: Path, start: Path | None = None
+) -> tuple[ModelConfig, PromptTokenizer]:
+    """Writes the tokenizer's files and config.json; returns them as the runtime reads them.
+
+    start: a model whose tokenizer is copied, since its weights know words by their ids.
+    """
+    if start is None:
+        write_tokenizer(out, vocab_size=settings.vocab_size)
+    else:
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(start / name, out / name)
     text = json.dumps(settings.config(), indent=1) + "\n"
     (out / "config.json").write_text(text)
     config = ModelConfig.from_json(text)

@@ -22,6 +22,7 @@ CONTROL = (
     "<|begin_of_thinking|>",
     "<|end_of_thinking|>",
 )
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 MAX_LENGTH = 512  # of a sequence, in tokens
 # Of the longest instruction. Shorter ones are padded to it: then a token of the edited image is as far from its source
 # in every row. Among many distances the model never learns to look at its source at all.
@@ -40,7 +41,7 @@ def language(count: int, seed: int) -> list[str]:
 
 
 def write_tokenizer(folder: Path, *, vocab_size: int, count: int = 5000, seed: int = 0) -> Tokenizer:
-    """Trains on `language` and writes tokenizer.json, tokenizer_config.json and special_tokens_map.json.
+    """Trains on `language` and writes FILES.
 
     All 256 bytes are in the alphabet: whatever is typed can be encoded. Control tokens take the first ids.
     """
@@ -55,7 +56,7 @@ def write_tokenizer(folder: Path, *, vocab_size: int, count: int = 5000, seed: i
     )
     tokenizer.train_from_iterator(language(count, seed), trainer)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / FILES[0]))
     named = {"pad_token": PAD, "eos_token": END_OF_TEXT}
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -67,6 +68,6 @@ def write_tokenizer(folder: Path, *, vocab_size: int, count: int = 5000, seed: i
         "clean_up_tokenization_spaces": False,
     }
     special = {**named, "additional_special_tokens": list(CONTROL)}
-    for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", special)):
+    for name, content in zip(FILES[1:], (config, special), strict=True):
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
     return tokenizer
