@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..config import choice
 from ..errors import InvalidRequest
 from ..tokenizer import PromptTokenizer
 from . import captions, edits
 from .latents import Dataset
 from .refine import refinement_ids
+from .world import LAYOUTS
 
 if TYPE_CHECKING:
     from .generator import GeneratorTraining
@@ -59,17 +61,24 @@ class Batch:
         return replace(self, **moved)
 
 
+def _weights(stated: tuple[tuple[str, float], ...], names: list[str], known: Sequence[str]) -> list[float]:
+    """Of each name what is stated for it, or one."""
+    by_name = dict(stated)
+    for name in by_name:
+        choice("weighted name", name, known)
+    return [by_name.get(name, 1.0) for name in names]
+
+
 class Sampler:
-    """Draws each step's batches from the step's number."""
+    """Draws each step's batches from the step's number; InvalidRequest where weights name what is not there."""
 
     def __init__(self, settings: GeneratorTraining, dataset: Dataset, prompts: PromptTokenizer) -> None:
         self.settings, self.dataset, self.prompts = settings, dataset, prompts
         self.begin, self.end = refinement_ids(prompts)
         self._suffix = [*prompts.area_tokens(SIDE, SIDE), prompts.boi]
         self._picture = prompts.image_block(SIDE, SIDE)
-        by_layout, by_kind = dict(settings.scene_weights), dict(settings.edit_weights)
-        self._scene_weights = [by_layout.get(scene.layout, 1.0) for scene in dataset.scenes]
-        self._edit_weights = [by_kind.get(edit.kind, 1.0) for edit in dataset.edits]
+        self._scene_weights = _weights(settings.scene_weights, [scene.layout for scene in dataset.scenes], LAYOUTS)
+        self._edit_weights = _weights(settings.edit_weights, [edit.kind for edit in dataset.edits], [*edits.KINDS])
 
     def batches(self, step: int) -> list[Batch]:
         """The drawings and, where the settings ask for any, the edits of one step."""

@@ -15,6 +15,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # What the shipped model is scored with; docs/findings.md compares others.
 GENERATION = {"num_inference_steps": 28, "guidance_scale": 1.5, "solver": "flow-cps"}
 DEMO = Path(__file__).parents[1] / "demo"
+COURSES = 3  # of the generator
 
 Folder = Annotated[Path, typer.Option(help="Where runs, plots and the model are.")]
 
@@ -31,27 +32,39 @@ def train(
             "--from", help="Train the generator further than this shipped model (demo, or a folder); its VAE is kept."
         ),
     ] = None,
+    courses: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Of the generator, each after the first a gentler one. Default: {COURSES}, or 1 more with --from.",
+        ),
+    ] = None,
 ) -> None:
     """Train the embedded model from nothing or from another, or go on from where FOLDER stands.
 
-    FOLDER/vae and FOLDER/generator hold each run's checkpoint, log and loss plot; FOLDER/model is the model.
+    FOLDER/vae, FOLDER/generator, FOLDER/generator-2 and so on hold each run's checkpoint, log and loss plot;
+    FOLDER/model is the model.
     """
     if context.invoked_subcommand is not None:
         return
     from ..checkpoint import resolve_model
     from .generator import GeneratorTraining, train_generator
-    from .history import begin_from, check_begun_here
+    from .history import begin_from, check_begun_here, course_folder
     from .vae import VaeTraining, train_vae
 
-    model, settings = folder / "model", GeneratorTraining()
+    model, done = folder / "model", 0
     begin = None
     if start is None:
         check_begun_here(folder)
         train_vae(VaeTraining().scaled(steps), folder / "vae", model / "vae")
     else:
-        begin, settings = Path(resolve_model(start)), settings.going_on()
-        begin_from(begin, folder)
-    train_generator(settings.scaled(steps), folder / "generator", folder / "latents", model, begin)
+        begin = Path(resolve_model(start))
+        done = begin_from(begin, folder)
+    for course in range(1, (courses or (COURSES if start is None else 1)) + 1):
+        number = done + course
+        settings = GeneratorTraining() if number == 1 else GeneratorTraining().going_on(number)
+        train_generator(settings.scaled(steps), course_folder(folder, course), folder / "latents", model, begin)
+        begin = model
     (model / "generation_config.json").write_text(json.dumps(GENERATION, indent=1) + "\n")
     typer.echo(f"the model is in {model}: score it with `nextstep-rt eval {model}`")
 

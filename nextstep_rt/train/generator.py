@@ -71,14 +71,16 @@ class GeneratorTraining:
     ema: float = 0.998
     seed: int = 0
 
-    def going_on(self) -> GeneratorTraining:
+    def going_on(self, course: int) -> GeneratorTraining:
         """The same for weights that are trained already: a gentler course, with more of what a first one leaves worst.
 
         Those are things inside others and edits: a thing has to be found in the picture by its name, and where it is to
-        go the prompt names what must not be drawn. Drawings are drowned as well.
+        go the prompt names what must not be drawn. Drawings are drowned as well. course: its number, the second being
+        2; each has draws of its own.
         """
         return replace(
             self,
+            seed=self.seed + course - 1,
             lr=self.lr / 2,
             drowned=0.5,
             drowned_drawings=0.4,
@@ -230,8 +232,8 @@ class GeneratorTask:
 def train_generator(settings: GeneratorTraining, run: Path, cache: Path, out: Path, start: Path | None = None) -> None:
     """Trains in folder `run` on the VAE at `out`/vae, then writes the model in the released layout to `out`.
 
-    start: a model of the same shape whose weights are the first and whose tokenizer is kept. Raises InvalidRequest
-    where it has another shape.
+    start: a model of the same shape whose weights are the first and whose tokenizer is kept; `out` itself, where the
+    course before wrote it. Raises InvalidRequest where it has another shape.
     """
     config, prompts = write_layout(settings, out, start)
     dataset = load_dataset(out / "vae", cache, scene_count=settings.scenes, edit_count=settings.edits)
@@ -277,7 +279,7 @@ def write_layout(
     """
     if start is None:
         write_tokenizer(out, vocab_size=settings.vocab_size)
-    else:
+    elif start != out:
         for name in TOKENIZER_FILES:
             shutil.copyfile(start / name, out / name)
     text = json.dumps(settings.config(), indent=1) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,21 @@ from .run import CHECKPOINT, losses_of, read_commits, read_log, read_settings
 
 SHIPPED = "training.json"  # of a shipped model: {"psnr": ..., "runs": [...]}
 BEFORE = "before.json"  # of a training that goes on from such a model: its SHIPPED, and the weights it began from
+MOST_COURSES = 9
 TITLES = {"vae": "Image tokenizer", "generator": "Generator"}
 
 Record = dict[str, Any]
+
+
+def course_folder(folder: Path, course: int) -> Path:
+    """The folder of the generator's run number `course`, from 1."""
+    return folder / ("generator" if course == 1 else f"generator-{course}")
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The runs that a folder holds, in the order in which they were trained."""
+    courses = takewhile(Path.exists, (course_folder(folder, course) for course in count(1)))
+    return [run for run in (folder / "vae", *courses) if (run / CHECKPOINT).exists()]
 
 
 def record(run: Path, commit: str | None) -> Record:
@@ -33,7 +45,7 @@ def record(run: Path, commit: str | None) -> Record:
     steps = [after - before for before, after in pairwise(ends)]
     seconds = sum(line["s_per_step"] * count for line, count in zip(lines, steps, strict=True))
     return {
-        "title": TITLES[run.name],
+        "title": TITLES[run.name.partition("-")[0]],
         "commits": commits,
         "hours": round(seconds / 3600, 2),
         "losses": losses_of(lines[-1]),
@@ -44,13 +56,13 @@ def record(run: Path, commit: str | None) -> Record:
 def collect(folder: Path, commit: str | None) -> Record:
     """The records of all runs behind `folder`/model, those before it first, and its tokenizer's PSNR in dB."""
     before = read_json(folder / BEFORE) if (folder / BEFORE).exists() else {"runs": []}
-    runs = [record(folder / name, commit) for name in TITLES if (folder / name / CHECKPOINT).exists()]
+    runs = [record(run, commit) for run in _runs(folder)]
     path = folder / "vae" / "psnr.json"
     return {"psnr": json.loads(path.read_text()) if path.exists() else before["psnr"], "runs": before["runs"] + runs}
 
 
-def begin_from(start: Path, folder: Path) -> None:
-    """Makes `folder` go on from the shipped model `start`, whose autoencoder it keeps.
+def begin_from(start: Path, folder: Path) -> int:
+    """Makes `folder` go on from the shipped model `start`, whose autoencoder it keeps; returns its generator's courses.
 
     Raises InvalidRequest where the model has no record of its training, or the folder has begun otherwise.
     """
@@ -64,8 +76,10 @@ def begin_from(start: Path, folder: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for file in ("config.json", "model.safetensors"):
         shutil.copyfile(start / "vae" / file, target / file)
+    before = read_json(start / SHIPPED)
     with replacing(path) as part:
-        part.write_text(json.dumps({"weights": name, **read_json(start / SHIPPED)}, indent=1) + "\n")
+        part.write_text(json.dumps({"weights": name, **before}, indent=1) + "\n")
+    return sum(run["title"] == TITLES["generator"] for run in before["runs"])
 
 
 def check_begun_here(folder: Path) -> None:

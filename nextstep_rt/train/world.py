@@ -3,7 +3,8 @@
 A scene states all that matters in its picture. What is left to chance is small: the exact place (a few pixels of
 jitter) and the exact size within its class. What a caption may leave unsaid has one meaning only, the defaults:
 
-* no colour named: DEFAULT_COLOUR; no background named: DEFAULT_BACKGROUND; no size named: medium;
+* no colour named: DEFAULT_COLOUR; no background named: DEFAULT_BACKGROUND; no size named: medium, which is what the
+  layout has room for: a thing alone is larger than one of several, and what lies inside another fits into it;
 * one shape stands in the centre; of two, the first stands on the left; three stand as a pyramid (top, bottom left,
   bottom right); four as a square, in reading order.
 
@@ -46,15 +47,11 @@ BACKGROUNDS: dict[str, Rgb] = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "heart", "diamond")
 SIZES = ("small", "medium", "large")
+LAYOUTS = ("alone", "place", "group", "row", "column", "inside")
 INVERSE = {"left": "right", "right": "left", "above": "below", "below": "above", "inside": "around", "around": "inside"}
 # The shapes with room for another inside: their radius then, and the other's.
-CONTAINERS = {
-    "circle": (48.0, 22.0),
-    "square": (48.0, 22.0),
-    "ring": (52.0, 17.0),
-    "diamond": (52.0, 19.0),
-    "heart": (52.0, 17.0),
-}
+CONTAINERS = {"circle": (48.0, 22.0), "square": (48.0, 22.0), "ring": (52.0, 17.0)}
+CONTAINERS |= {"diamond": (52.0, 19.0), "heart": (52.0, 17.0)}
 PLACES = {
     f"{row} {column}".strip(): (x, y)
     for row, y in (("top", 30.0), ("", 64.0), ("bottom", 98.0))
@@ -91,7 +88,7 @@ class Thing:
 class Scene:
     """A background and what is drawn on it, in the order of drawing.
 
-    layout: alone, place, group, row (left and right), column (above and below) or inside (the container first).
+    layout: one of LAYOUTS; row is left and right, column above and below, inside has the container first.
     """
 
     layout: str

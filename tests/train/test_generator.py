@@ -10,6 +10,7 @@ import torch
 from kit.recipes import SMALL_GENERATOR
 from safetensors.torch import load_file
 
+from nextstep_rt.errors import InvalidRequest
 from nextstep_rt.reference import ReferenceEngine
 from nextstep_rt.train import captions, edits, world
 from nextstep_rt.train.batches import DRAW_COLUMNS, EDIT_COLUMNS, IGNORED, Batch, Sampler
@@ -271,6 +272,21 @@ def test_edits_of_a_kind_are_taken_as_often_as_they_weigh(layout: SimpleNamespac
     others = {kind: 0.0 for kind in edits.KINDS if kind != "remove"}
     assert set(kinds(**others)) == {"remove"}
     assert kinds(remove=50.0).count("remove") > 48 > kinds(move=50.0).count("remove")
+
+
+def test_scenes_of_a_layout_are_taken_as_often_as_they_weigh(layout: SimpleNamespace, dataset: Dataset) -> None:
+    def layouts(**weights: float) -> list[str]:
+        settings = replace(SETTINGS, batch=64, scene_weights=tuple(weights.items()))
+        targets = Sampler(settings, dataset, layout.prompts).batches(1)[0].target
+        gaps = (dataset.scene_tokens.float()[None] - targets[:, None]).abs().sum(dim=(2, 3))
+        return [dataset.scenes[index].layout for index in gaps.argmin(dim=1).tolist()]
+
+    there = {scene.layout for scene in dataset.scenes}
+    first = sorted(there)[0]
+    assert len(set(layouts())) > 1
+    assert set(layouts(**{name: 0.0 for name in there if name != first})) == {first}
+    with pytest.raises(InvalidRequest, match="spiral"):
+        layouts(spiral=2.0)
 
 
 @pytest.mark.parametrize("drawings_too", [False, True])

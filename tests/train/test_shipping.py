@@ -32,15 +32,22 @@ def test_the_command_trains_all_and_scales_the_steps(tmp_path: Path, monkeypatch
     monkeypatch.setattr(vae, "train_vae", train_vae)
     monkeypatch.setattr(generator, "train_generator", lambda *arguments: calls.append(arguments))
     run("--folder", str(tmp_path), "--steps", "0.01", app=command.app)
-    (vae_settings, vae_run, vae_out), (settings, generator_run, _, out, start) = calls
-    assert (vae_run, vae_out) == (tmp_path / "vae", tmp_path / "model" / "vae")
-    assert (generator_run, out, start) == (tmp_path / "generator", tmp_path / "model", None)
+    model = tmp_path / "model"
+    (vae_settings, vae_run, vae_out), (settings, generator_run, _, out, start), *further = calls
+    assert (vae_run, vae_out) == (tmp_path / "vae", model / "vae")
+    assert (generator_run, out, start) == (tmp_path / "generator", model, None)
     assert vae_settings == replace(
         VaeTraining(),
         phases=tuple(replace(phase, steps=max(1, round(phase.steps / 100))) for phase in VaeTraining().phases),
     )
     whole = GeneratorTraining()
     assert settings == replace(whole, steps=round(whole.steps / 100))
+    assert [(run.name, out, start) for _, run, _, out, start in further] == [
+        ("generator-2", model, model),
+        ("generator-3", model, model),
+    ]
+    assert [made[0] for made in further] == [whole.going_on(course).scaled(0.01) for course in (2, 3)]
+    assert len({whole.seed, *(made[0].seed for made in further)}) == 3
     stated = GenerationConfig.from_folder(tmp_path / "model")
     assert stated.guidance_scale == command.GENERATION["guidance_scale"]
 
@@ -190,6 +197,13 @@ def test_the_reference_backend_is_compared_on_the_same_seeds(trained: Path, repo
         card.ship(trained, report, tmp_path / "c", reference=of_reference(wrong, "cpu/portable"), commit="0123abc")
 
 
+def test_every_course_is_on_the_card(trained: Path, report: Report, tmp_path: Path) -> None:
+    shutil.copytree(trained / "generator", trained / "generator-2")
+    card.ship(trained, report, tmp_path / "shipped", commit="0123abc")
+    assert (tmp_path / "shipped" / card.CARD).read_text().count("Generator: commit") == 2
+    assert history.begin_from(tmp_path / "shipped", tmp_path / "further") == 2
+
+
 def test_a_run_s_own_commits_are_stated(trained: Path, report: Report, tmp_path: Path) -> None:
     for name in ("vae", "generator"):
         path = trained / name / "checkpoint.pt"
@@ -210,7 +224,7 @@ def test_a_training_goes_on_from_what_was_shipped(
     run("--folder", str(folder), "--from", str(shipped), app=command.app)  # goes on where it stands
     ((settings, _, _, out, start), again) = calls
     assert again[-1] == start == shipped
-    assert settings == GeneratorTraining().going_on()
+    assert settings == GeneratorTraining().going_on(2)
     assert (settings.drowned, settings.drowned_drawings) == (0.5, 0.4)
     assert (out / "vae" / "model.safetensors").read_bytes() == b"vae/model.safetensors"
     assert "--from" in fails("--folder", str(folder), app=command.app)

@@ -2,7 +2,7 @@
 // A tile of weights is 16 rows x 32 k as the checkpoint stores them, row-major; x is packed so that a tile of it is 16
 // pairs of k x up to 16 rows. One instruction multiplies the two whatever the number of rows, so 16 rows of x cost what
 // one does and the product stays bound by reading w. The weights go tile by tile: with two of them at once, 32 rows are
-// read in as many streams, and reading is slower by a twentieth (rows of x up to 16) to a quarter (more, from L2).
+// read in as many streams, and reading is slower by a twentieth.
 // Every sum is one chain over k, in the same order for any number of rows, columns and threads. Like the dot product of
 // AVX-512-BF16 it takes denormal numbers as zero.
 // Included only inside namespace nsrt::cpu::NSRT_ISA.
@@ -22,7 +22,7 @@ constexpr int64_t kAhead = 128;  // numbers of a row that are prefetched before 
 // GCC's tile intrinsics do not say which memory they read: what was written for them must be written by then.
 inline void tiles_read_memory() { asm volatile("" ::: "memory"); }
 
-// Tiles 0 to 3 hold sums [n, width], 4 weights [n, 32], 6 and 7 packed rows of x [16, 2 * width].
+// Tiles 0 to 3 hold sums [n, width], 4 and 5 weights [n, 32], 6 and 7 packed rows of x [16, 2 * width].
 inline void configure_tiles(int n, int width) {
   struct alignas(64) {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -30,8 +30,8 @@ inline void configure_tiles(int n, int width) {
     uint8_t rows[16] = {};
   } config;
   for (int t = 0; t < 8; ++t) {
-    config.rows[t] = static_cast<uint8_t>(t < 5 ? n : kTile);
-    config.row_bytes[t] = static_cast<uint16_t>(t == 4 ? kTileBytes : 4 * width);
+    config.rows[t] = static_cast<uint8_t>(t < 6 ? n : kTile);
+    config.row_bytes[t] = static_cast<uint16_t>(t == 4 || t == 5 ? kTileBytes : 4 * width);
   }
   tiles_read_memory();
   _tile_loadconfig(&config);

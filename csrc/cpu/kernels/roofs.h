@@ -30,7 +30,7 @@ inline float read_in_order(const float* p, int64_t n) {
   return total(sums);
 }
 
-// ... and in several streams with the next block of them prefetched, as a product reads the rows of its weights.
+// ... and in several streams with the next block of them prefetched, as a product may read the rows of its weights.
 inline float read_in_streams(const float* p, int64_t n) {
   constexpr int64_t kRow = 64 * kLanes;  // floats of a stream in a block
   const int64_t blocks = n / (kStreams * kRow);
@@ -71,16 +71,18 @@ inline float multiply_pairs(int64_t rounds, float a, float b) {
   }
   configure_tiles(kTile, kTile);
   _tile_loadd(4, x, kTileBytes);
+  _tile_loadd(5, x, kTileBytes);
   _tile_loadd(6, y, kTileBytes);
+  _tile_loadd(7, y, kTileBytes);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   for (int64_t i = 0; i < rounds; ++i) {
     _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 6);
-    _tile_dpbf16ps(2, 4, 6);
-    _tile_dpbf16ps(3, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
   }
   alignas(64) float sums[4][kTile * kTile];
   _tile_stored(0, sums[0], kTileBytes);
