@@ -18,7 +18,7 @@ from .errors import guarded, say
 if TYPE_CHECKING:
     from ..train.report import Report, Score
 
-ON_SHEET = 48  # pictures of a category on the sheet
+ON_SHEET = 48  # prompts of a category on the sheet, and of the others those drawn wrong
 
 _EVALUATION = "Evaluation"
 Model = Annotated[str, typer.Argument(help="demo, a checkpoint folder, or a Hugging Face repo id.")]
@@ -141,7 +141,7 @@ def _seeds(text: str) -> list[int]:
 
 
 class _Drawn:
-    """The first pictures of every category, of each prompt the first."""
+    """The first prompts of every category, each with its first picture, and every wrong picture of the others."""
 
     def __init__(self) -> None:
         from ..train.sheet import Tile
@@ -156,7 +156,7 @@ class _Drawn:
         from ..train.world import render
 
         numbers = self._numbers.setdefault(prompt.category, set())
-        if outcome.number in numbers or len(numbers) == ON_SHEET:
+        if outcome.number in numbers or (outcome.ok and len(numbers) >= ON_SHEET):
             return
         numbers.add(outcome.number)
         source = None if prompt.source is None else Image.fromarray(render(prompt.source))

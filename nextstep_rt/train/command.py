@@ -81,14 +81,19 @@ def ship(
     commit: Annotated[str | None, typer.Option(help="What trained the model, where its runs kept no commit.")] = None,
 ) -> None:
     """Copy the trained model into the package, with a card that states its recipe and scores."""
+    from ..vae.model import VAE
     from . import card
+    from .history import PSNR
     from .refine import score_model
     from .report import Report
+    from .vae import measure
 
     card.check(folder)
     refinements = score_model(folder / "model")
     counts = {"right": sum(item.right for item in refinements), "count": len(refinements)}
     (folder / "refinement.json").write_text(json.dumps(counts) + "\n")
+    psnr = measure(VAE.from_folder(folder / "model" / "vae"))
+    (folder / PSNR).write_text(json.dumps(psnr, indent=1) + "\n")
 
     def load(path: Path) -> Report:
         return Report.from_json(json.loads(path.read_text()))

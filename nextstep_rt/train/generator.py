@@ -25,6 +25,7 @@ from ..reference.types import linear
 from ..reference.weights import expected_shapes
 from ..tokenizer import PromptTokenizer
 from .batches import Batch, Sampler
+from .digest import world_digest
 from .files import save_weights, sha256
 from .latents import load_dataset
 from .optim import learning_rate, make_optimizers
@@ -239,7 +240,7 @@ def train_generator(settings: GeneratorTraining, run: Path, cache: Path, out: Pa
     dataset = load_dataset(out / "vae", cache, scene_count=settings.scenes, edit_count=settings.edits)
     sampler = Sampler(settings, dataset, prompts)
     task = GeneratorTask(settings, sampler, config, pick_device())
-    stated: dict[str, object] = asdict(settings)
+    stated: dict[str, object] = {**asdict(settings), "world": world_digest()}
     if start is not None:
         stated["start"] = load_generator(task.model, start)
     average = train(

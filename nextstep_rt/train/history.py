@@ -13,6 +13,7 @@ from ..jsonfile import read_json
 from .files import replacing, sha256
 from .run import CHECKPOINT, losses_of, read_commits, read_log, read_settings
 
+PSNR = "psnr.json"  # of the tokenizer that ships, on this version's world
 SHIPPED = "training.json"  # of a shipped model: {"psnr": ..., "runs": [...]}
 BEFORE = "before.json"  # of a training that goes on from such a model: its SHIPPED, and the weights it began from
 MOST_COURSES = 9
@@ -54,11 +55,10 @@ def record(run: Path, commit: str | None) -> Record:
 
 
 def collect(folder: Path, commit: str | None) -> Record:
-    """The records of all runs behind `folder`/model, those before it first, and its tokenizer's PSNR in dB."""
+    """The records of all runs behind `folder`/model, those before it first, and the PSNR in dB that `ship` measured."""
     before = read_json(folder / BEFORE) if (folder / BEFORE).exists() else {"runs": []}
     runs = [record(run, commit) for run in _runs(folder)]
-    path = folder / "vae" / "psnr.json"
-    return {"psnr": json.loads(path.read_text()) if path.exists() else before["psnr"], "runs": before["runs"] + runs}
+    return {"psnr": read_json(folder / PSNR), "runs": before["runs"] + runs}
 
 
 def begin_from(start: Path, folder: Path) -> int:

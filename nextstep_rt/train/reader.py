@@ -28,7 +28,7 @@ MAX_BACKGROUND_SHIFT = 55.0
 MAX_COLOUR_SHIFT = 65.0
 FLAT = 48  # a 3 x 3 patch is flat when no channel ranges further: wider than noise, narrower than any edge
 REACH = 5  # pixels of rim that a flat region may claim: the tip of a star has no flat patch
-MIN_AREA = 40.0  # pixels: a quarter of the smallest thing there is
+MIN_AREA = 40.0  # pixels: a sixth of the smallest thing there is
 MIN_THICKNESS = 2.0  # pixels from the deepest point to the outside
 STAIN = 1 / 3  # of a thing's pixels, at most, may be of another colour
 

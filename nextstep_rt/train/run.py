@@ -134,8 +134,8 @@ def train(
     for step in _progress(start, steps, title, task, average, rates, course, folder):
         if time.monotonic() - saved > SAVE_EVERY_S or step == steps:
             _save(task, average, folder, {"settings": settings, "commits": commits, "step": step})
+            plot_log(folder)
             saved = time.monotonic()
-    plot_log(folder)
     return average
 
 
@@ -248,13 +248,15 @@ def _read_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def plot_log(folder: Path) -> None:
-    """Draws every metric of the log against the steps."""
+    """Draws every metric of the log against the steps, where there are any."""
+    lines = read_log(folder)
+    if not lines:
+        return
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    lines = read_log(folder)
     names = list(losses_of(lines[-1]))
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.5), squeeze=False, layout="constrained")
     for axis, name in zip(axes[0], names, strict=True):

@@ -19,6 +19,7 @@ from ..vae.config import VaeConfig
 from ..vae.layers import ResnetBlock
 from ..vae.model import VAE
 from . import world
+from .digest import world_digest
 from .files import save_weights
 from .optim import make_optimizers
 from .run import Metrics, compile_modules, pick_device, scaled, train
@@ -214,7 +215,8 @@ def measure(vae: VAE, count: int = 240, seed: int = 1) -> dict[str, float]:
 def train_vae(settings: VaeTraining, run: Path, out: Path) -> None:
     """Trains in folder `run`, then writes the autoencoder in the released layout, in bfloat16, to `out`."""
     task = VaeTask(settings, pick_device())
-    average = train(task, run, steps=settings.steps, ema=settings.ema, settings=asdict(settings), title="VAE")
+    stated: dict[str, object] = {**asdict(settings), "world": world_digest()}
+    average = train(task, run, steps=settings.steps, ema=settings.ema, settings=stated, title="VAE")
     save_vae(settings, average.weights, out)
     (run / "psnr.json").write_text(json.dumps(measure(VAE.from_folder(out)), indent=1) + "\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,6 +90,15 @@ def test_the_sheet_holds_the_first_picture_of_each_prompt(
     drawn = command._Drawn()
     evaluate(painter["pipe"], count=COUNT, categories=["colours"], seeds=(3, 4, 5), ceiling=False, on_image=drawn.add)
     assert len(drawn.tiles) == COUNT
+
+
+def test_a_wrong_picture_is_never_left_out_of_the_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "ON_SHEET", 2)
+    drawn = command._Drawn()
+    prompt = SimpleNamespace(category="colours", source=None, text="a red circle")
+    for number, ok in enumerate((True, False, True, False, True)):
+        drawn.add(prompt, SimpleNamespace(number=number, ok=ok, reason=str(number)), Image.new("RGB", (4, 4)))
+    assert [tile.reason for tile in drawn.tiles] == ["0", "1", "3"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from nextstep_rt import InvalidRequest
+from nextstep_rt.train.edits import sample_edit
 from nextstep_rt.train.reader import Reading, read
 from nextstep_rt.train.world import (
     BACKGROUNDS,
@@ -64,7 +65,16 @@ def one(shape: str, colour: str = "blue", background: str = "white", r: float = 
 
 @pytest.mark.parametrize("layout", LAYOUT_WEIGHTS)
 def test_every_layout_is_read(layout: str) -> None:
-    made = scenes(layout, 60)
+    """None of 300 wrong: with 95 % confidence 99 % of a layout's scenes are read."""
+    made = scenes(layout, 300)
+    assert [scene for scene in made if not is_read(scene, read(render(scene)))] == []
+
+
+def test_what_edits_leave_is_read() -> None:
+    """A container without what was in it, what was in one, what is left of a group."""
+    rng = random.Random("edits")
+    made = [sample_edit(rng, held_out=True).target for _ in range(300)]
+    assert {len(scene.things) for scene in made} == {1, 2, 3, 4}
     assert [scene for scene in made if not is_read(scene, read(render(scene)))] == []
 
 
@@ -106,7 +116,8 @@ def test_a_ring_shows_what_it_lies_on() -> None:
 
 
 def test_a_disc_in_a_ring_is_two_things() -> None:
-    things = (Thing("ring", "blue", 64, 64, 50), Thing("circle", "red", 64, 64, 12))
+    outer, inner = CONTAINERS["ring"]
+    things = (Thing("ring", "blue", 64, 64, outer), Thing("circle", "red", 64, 64, inner))
     reading = read(render(Scene("inside", "white", things)))
     assert [(seen.shape, seen.colour, seen.within) for seen in reading.objects] == [
         ("ring", "blue", None),

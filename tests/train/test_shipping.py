@@ -77,7 +77,7 @@ def trained(tmp_path: Path) -> Path:
         settings = asdict(VaeTraining() if name == "vae" else GeneratorTraining())
         torch.save({"settings": settings}, tmp_path / name / "checkpoint.pt")
         (tmp_path / name / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (tmp_path / "vae" / "psnr.json").write_text(json.dumps({"mean": 33.21, "navy": 31.0}))
+    (tmp_path / history.PSNR).write_text(json.dumps({"mean": 33.21, "navy": 31.0}))
     (tmp_path / "refinement.json").write_text(json.dumps({"right": 93, "count": 100}))
     return tmp_path
 
@@ -230,7 +230,8 @@ def test_a_training_goes_on_from_what_was_shipped(
     assert "--from" in fails("--folder", str(folder), app=command.app)
     for name in card.FILES:
         (folder / "model" / name).write_bytes((trained / "model" / name).read_bytes())
-    (folder / "refinement.json").write_text((trained / "refinement.json").read_text())
+    for name in ("refinement.json", history.PSNR):
+        shutil.copyfile(trained / name, folder / name)
     shutil.copytree(trained / "generator", folder / "generator")
     card.ship(folder, report, tmp_path / "again", commit="4567def")
     text = (tmp_path / "again" / card.CARD).read_text()
@@ -275,6 +276,8 @@ def test_the_ship_command(trained: Path, report: Report, tmp_path: Path, monkeyp
         return [refine.Refinement("dot", "a red circle", right) for right in (True, True, False)]
 
     monkeypatch.setattr(refine, "score_model", score_model)
+    monkeypatch.setattr(vae.VAE, "from_folder", lambda folder: folder)
+    monkeypatch.setattr(vae, "measure", lambda folder: {"mean": float(len(folder.parts))})
     report.write(tmp_path / "report.json")
     to = tmp_path / "shipped"
     options = ["--folder", str(trained), "--to", str(to)]
@@ -282,7 +285,9 @@ def test_the_ship_command(trained: Path, report: Report, tmp_path: Path, monkeyp
     assert not to.exists()
     run("ship", str(tmp_path / "report.json"), *options, "--commit", "0123abc", app=command.app)
     assert asked == [trained / "model"] * 2
-    assert "2 of 3 terse" in (to / card.CARD).read_text()
+    text = (to / card.CARD).read_text()
+    assert "2 of 3 terse" in text
+    assert f"mean {len((trained / 'model' / 'vae').parts)}.0" in text
 
 
 def test_the_ship_command_reports_what_is_missing(trained: Path, report: Report, tmp_path: Path) -> None:

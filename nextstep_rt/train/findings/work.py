@@ -16,6 +16,7 @@ from ...checkpoint import Geometry, resolve_model, resolve_vae
 from ...errors import InvalidRequest
 from ...jsonfile import read_json
 from ...pipeline import Pipeline
+from ..digest import world_digest
 from ..evaluate import evaluate
 from ..files import replacing, sha256
 from ..prompts import GENERATION
@@ -84,10 +85,10 @@ class Work:
     def point(self, part: str, name: str, key: Mapping[str, Any], make: Callable[[], Values]) -> Values:
         """The values of one point: read where they were made before, else made and kept.
 
-        key is all that decides them. Raises `InvalidRequest` where they were made with another.
+        key, with the world, is all that decides them. Raises `InvalidRequest` where they were made with another.
         """
         path = self.folder / part / "points" / f"{name}.json"
-        wanted = json.loads(json.dumps(dict(key)))
+        wanted = json.loads(json.dumps({"world": world_digest(), **key}))
         if path.exists():
             kept = read_json(path)
             if kept.get("key") != wanted:
@@ -113,6 +114,7 @@ class Work:
             "date": max(str(about.get("date", "")) for about in abouts),
             "model": self.model,
             "weights_sha256": _weights(reports),
+            "world": world_digest(),
             **numbers,
         }
         write_json((self.results or self.folder) / f"{part}.json", made)
