@@ -25,7 +25,7 @@ def linear(x: np.ndarray, isa: str, dtype: str, *, n: int = 37, **options: Any) 
 @pytest.mark.parametrize("round_x", [False, True])
 @pytest.mark.parametrize("k", [31, 33, 130])
 def test_linear_repeats_whatever_the_threads(isa: str, dtype: str, round_x: bool, k: int) -> None:
-    for b in (1, 2, 5, 16):
+    for b in (1, 2, 5, 16, 40):
         x = normal(b, k)
         want = linear(x, isa, dtype, round_x=round_x)
         for threads in (1, 2, 3):
@@ -37,20 +37,23 @@ def test_linear_repeats_whatever_the_threads(isa: str, dtype: str, round_x: bool
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("round_x", [False, True])
 def test_a_row_of_linear_alone_and_among_others(isa: str, dtype: str, round_x: bool) -> None:
-    x = normal(16, 77)
-    alone = [linear(x[r : r + 1], isa, dtype, round_x=round_x)[0] for r in range(16)]
-    for b in ROWS:
-        for first in {0, 16 - b}:
+    x = normal(64, 77)
+    alone = [linear(x[r : r + 1], isa, dtype, round_x=round_x)[0] for r in range(64)]
+    for b in (*ROWS, 17, 33, 48, 64):
+        for first in {0, max(16 - b, 0)}:
             got = linear(x[first : first + b], isa, dtype, round_x=round_x)
             assert_same_bits(got, np.stack(alone[first : first + b]), what=f"rows {first} to {first + b}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_column_of_linear_alone_and_among_others(isa: str, dtype: str) -> None:
-    x, weight = normal(3, 77), weight_of(normal(37, 77, seed=1), dtype)
-    want = ops.linear(x, weight, isa=isa)
-    for n in (1, 4, 5, 8, 36):
-        assert_same_bits(ops.linear(x, weight[:n], isa=isa), want[:, :n], what=f"{n} columns")
+@pytest.mark.parametrize("rows", [3, 40])
+def test_a_column_of_linear_alone_and_among_others(isa: str, dtype: str, rows: int) -> None:
+    x, weight = normal(rows, 77), weight_of(normal(37, 77, seed=1), dtype)
+    for round_x in (False, True):
+        want = ops.linear(x, weight, isa=isa, round_x=round_x)
+        for n in (1, 4, 5, 8, 16, 33, 36):
+            got = ops.linear(x, weight[:n], isa=isa, round_x=round_x)
+            assert_same_bits(got, want[:, :n], what=f"{n} columns")
 
 
 def test_rows_of_every_other_op_alone_and_among_others(isa: str) -> None:

@@ -1,86 +1,22 @@
-// Every kernel of every ISA level this machine has, against double precision, at sizes around the vector widths. The
-// arrays end where their memory ends, so that a sanitizer sees any access past them.
+// Every kernel of every ISA level this machine has, but the product (test_matmul.cc), against double precision, at
+// sizes around the vector widths. The arrays end where their memory ends, so that a sanitizer sees any access past
+// them.
 #include <cmath>
 
 #include "core/bf16.h"
-#include "cpu/isa.h"
 #include "cpu/ops.h"
+#include "kernel_tests.h"
 #include "random_model.h"
 #include "test_kit.h"
 
 namespace nsrt::cpu {
 namespace {
 
+using test::close;
+using test::for_each_level;
+using test::kSizes;
 using test::random_floats;
-
-constexpr std::int64_t kSizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 256, 257};
-
-template <class F>
-void for_each_level(F f) {
-  for (const std::string& name : isa_levels()) f(kernels(name));
-}
-
-std::vector<std::uint16_t> to_bf16(const std::vector<float>& x) {
-  std::vector<std::uint16_t> out;
-  for (const float v : x) out.push_back(float_to_bf16(v));
-  return out;
-}
-
-// |error| <= units * epsilon * scale
-bool close(double got, double want, double scale, double units) {
-  return std::fabs(got - want) <= units * 0x1p-24 * scale + 1e-30;
-}
-
-void check_matmul(const KernelTable& table, std::int64_t n, std::int64_t k, std::int64_t rows, DType w_dtype,
-                  bool dot) {
-  const auto w = random_floats(static_cast<std::size_t>(n * k), 1),
-             x = random_floats(static_cast<std::size_t>(rows * k), 2);
-  const auto wb = to_bf16(w), xb = to_bf16(x);
-  const bool half = w_dtype == DType::kBFloat16;
-  std::vector<float> y(static_cast<std::size_t>(rows * n), NAN);
-  std::vector<std::uint16_t> packed(static_cast<std::size_t>(table.packs && dot ? packed_size(rows, k) : 0));
-  table.matmul({.w = half ? static_cast<const void*>(wb.data()) : w.data(),
-                .w_dtype = w_dtype,
-                .cols = k,
-                .x = dot ? static_cast<const void*>(xb.data()) : x.data(),
-                .x_dtype = dot ? DType::kBFloat16 : DType::kFloat32,
-                .x_stride = k,
-                .y = y.data(),
-                .y_stride = n,
-                .n0 = 0,
-                .n1 = n,
-                .rows = rows,
-                .packed = packed.data()});
-  bool good = true;
-  for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t i = 0; i < n; ++i) {
-      double want = 0, scale = 0;
-      for (std::int64_t c = 0; c < k; ++c) {
-        const auto wi = static_cast<std::size_t>(i * k + c), xi = static_cast<std::size_t>(r * k + c);
-        const double product = static_cast<double>(half ? bf16_to_float(wb[wi]) : w[wi]) *
-                               static_cast<double>(dot ? bf16_to_float(xb[xi]) : x[xi]);
-        want += product;
-        scale += std::fabs(product);
-      }
-      // One rounding for each addition in a lane and in the final tree, plus those of the products.
-      good &= close(static_cast<double>(y[static_cast<std::size_t>(r * n + i)]), want, scale,
-                    2.0 * (static_cast<double>(k) / 8 + 8));
-    }
-  }
-  CHECK(good);
-}
-
-TEST(matmul_of_every_shape_and_dtype) {
-  for_each_level([](const KernelTable& table) {
-    for (const std::int64_t k : kSizes)
-      for (const std::int64_t n : {1, 3, 4, 5, 8, 9, 17, 32, 50})
-        for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 16, 17, 33, 50}) {
-          check_matmul(table, n, k, rows, DType::kFloat32, false);
-          check_matmul(table, n, k, rows, DType::kBFloat16, false);
-          if (table.has_dot) check_matmul(table, n, k, rows, DType::kBFloat16, true);
-        }
-  });
-}
+using test::to_bf16;
 
 TEST(roofs_read_and_copy_every_number) {
   for_each_level([](const KernelTable& table) {
