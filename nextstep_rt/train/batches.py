@@ -17,7 +17,7 @@ from ..tokenizer import PromptTokenizer
 from . import captions, edits
 from .latents import Dataset
 from .refine import refinement_ids
-from .world import LAYOUTS
+from .world import LAYOUTS, Scene
 
 if TYPE_CHECKING:
     from .generator import GeneratorTraining
@@ -77,8 +77,14 @@ class Sampler:
         self.begin, self.end = refinement_ids(prompts)
         self._suffix = [*prompts.area_tokens(SIDE, SIDE), prompts.boi]
         self._picture = prompts.image_block(SIDE, SIDE)
-        self._scene_weights = _weights(settings.scene_weights, [scene.layout for scene in dataset.scenes], LAYOUTS)
-        self._edit_weights = _weights(settings.edit_weights, [edit.kind for edit in dataset.edits], [*edits.KINDS])
+        self._scene_weights = self._by_layout(dataset.scenes)
+        # Source and target are of one layout but where something moves: what is left of a pair keeps the pair's.
+        kinds = _weights(settings.edit_weights, [edit.kind for edit in dataset.edits], [*edits.KINDS])
+        layouts = self._by_layout([edit.source for edit in dataset.edits])
+        self._edit_weights = [kind * layout for kind, layout in zip(kinds, layouts, strict=True)]
+
+    def _by_layout(self, scenes: Sequence[Scene]) -> list[float]:
+        return _weights(self.settings.scene_weights, [scene.layout for scene in scenes], LAYOUTS)
 
     def batches(self, step: int) -> list[Batch]:
         """The drawings and, where the settings ask for any, the edits of one step."""

@@ -53,7 +53,7 @@ class GeneratorTraining:
     steps: int = 5000
     batch: int = 28  # drawings in a step
     edit_batch: int = 20  # 0: drawings only
-    # How often scenes of a layout and edits of a kind are taken; the others once.
+    # How often scenes of a layout, also an edit's, and edits of a kind are taken; the others once.
     scene_weights: tuple[tuple[str, float], ...] = ()
     edit_weights: tuple[tuple[str, float], ...] = ()
     # At first so many edits' image tokens are drowned in noise when they are read, ever fewer until `drowned_until` of
@@ -88,8 +88,8 @@ class GeneratorTraining:
             drowned_until=0.8,
             batch=18,
             edit_batch=30,
-            scene_weights=(("inside", 2.0),),
-            edit_weights=(("remove", 4.0), ("recolour", 3.0), ("background", 1.5)),
+            scene_weights=(("inside", 3.0),),
+            edit_weights=(("remove", 3.0), ("recolour", 2.0), ("background", 2.0)),
         )
 
     def scaled(self, factor: float) -> GeneratorTraining:

@@ -289,6 +289,15 @@ def test_scenes_of_a_layout_are_taken_as_often_as_they_weigh(layout: SimpleNames
         layouts(spiral=2.0)
 
 
+def test_an_edit_weighs_as_its_layout_does(layout: SimpleNamespace, dataset: Dataset) -> None:
+    settings = replace(SETTINGS, edit_batch=64, scene_weights=(("inside", 50.0),))
+    targets = Sampler(settings, dataset, layout.prompts).batches(1)[1].target
+    gaps = (dataset.edit_tokens.float()[None] - targets[:, None, None]).abs().sum(dim=(3, 4)).amin(dim=2)
+    found = [dataset.edits[index].source.layout for index in gaps.argmin(dim=1).tolist()]
+    assert 0 < sum(edit.source.layout == "inside" for edit in dataset.edits) < len(dataset.edits) / 2
+    assert found.count("inside") > 48
+
+
 @pytest.mark.parametrize("drawings_too", [False, True])
 def test_what_is_read_of_the_picture_itself_is_drowned_at_first(
     layout: SimpleNamespace, dataset: Dataset, drawings_too: bool
